@@ -1,0 +1,37 @@
+"""The wheel's build: compiles the executor, and prints man page and completions from the table of options.
+
+A wheel holds a program, yet no extension module: it fits every CPython from 3.11 on, on one architecture of Linux.
+"""
+
+import os
+import sys
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+sys.dont_write_bytecode = True
+
+
+class Hook(BuildHookInterface):  # type: ignore[type-arg]  # its parameter is hatchling's own
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Called before the wheel is put together. `version` is "editable" for `pip install -e`."""
+        sys.path.insert(0, os.path.join(self.root, "src"))
+        from rundlet import cliref
+        from rundlet.executor import compile as compiler
+
+        out = os.path.join(self.directory, "native", compiler.architecture())
+        executor = os.path.join(self.root, "src/rundlet/executor/executor")
+        if version != "editable":
+            executor = os.path.join(out, "executor")
+            build_data["force_include"][executor] = "rundlet/executor/executor"
+        compiler.build(executor)
+        for name in ("rundlet", "rundlet-python"):
+            build_data["shared_scripts"][os.path.join(self.root, "bin", name)] = name
+        for place, text in cliref.files().items():
+            path = os.path.join(out, place)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+            build_data["shared_data"][path] = place
+        build_data["tag"] = f"py3-none-linux_{compiler.architecture()}"
+        build_data["pure_python"] = True  # site-packages, not the folder for extension modules

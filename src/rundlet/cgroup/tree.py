@@ -1,0 +1,121 @@
+"""The files of a cgroup, and walking those below: a container that may write its cgroups can nest them deeper than a path is long."""
+
+from errno import ENODEV, ENOENT, ENOTDIR, EOPNOTSUPP
+from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_WRONLY, close, fstat, open, read, scandir, strerror, write
+
+from rundlet.errors import StepFailed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DIRECTORY = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
+
+
+def below(top: str) -> "Iterator[tuple[int, str]]":
+    """Every cgroup below the directory `top`, inner ones before outer: (descriptor of its parent, name).
+
+    The descriptor is open until the next one is asked for. One descriptor is held whatever the depth. Nothing when `top` is not there.
+    """
+    try:
+        here = open(top, DIRECTORY)
+    except FileNotFoundError:
+        return
+    try:
+        names: "list[str]" = []
+        todo = [_children(here)]
+        while todo:
+            if todo[-1]:
+                name = todo[-1].pop()
+                try:
+                    inner = open(name, DIRECTORY, dir_fd=here)
+                except FileNotFoundError:
+                    continue
+                close(here)
+                here = inner
+                names.append(name)
+                todo.append(_children(here))
+                continue
+            todo.pop()
+            if names:
+                outer = open("..", DIRECTORY, dir_fd=here)
+                close(here)
+                here = outer
+                yield here, names.pop()
+    finally:
+        close(here)
+
+
+def pids_of(top: str) -> "list[int]":
+    """The processes of a cgroup and of all below it, as this PID namespace numbers them; none when it is not there."""
+    found = _pids(open_procs(top))
+    try:
+        for fd, name in below(top):
+            found += _pids(open_procs(name, fd))
+    except OSError as e:
+        if e.errno not in (ENOENT, ENODEV):  # removed under way
+            raise
+    return found
+
+
+def open_procs(path: str, dir_fd: "int | None" = None) -> int:
+    """A descriptor of the list of processes of a cgroup, -1 when it is not there."""
+    try:
+        return open(f"{path}/cgroup.procs", O_RDONLY | O_CLOEXEC, dir_fd=dir_fd)
+    except OSError as e:
+        if e.errno in (ENOENT, ENODEV):
+            return -1
+        raise
+
+
+def _pids(fd: int) -> "list[int]":
+    if fd < 0:
+        return []
+    parts = []
+    try:
+        while part := read(fd, 1 << 16):
+            parts.append(part)
+    except OSError as e:
+        # threaded cgroups of v2 list their processes in the cgroup that is the domain
+        if e.errno not in (ENODEV, EOPNOTSUPP):
+            raise
+    finally:
+        close(fd)
+    return [pid for pid in map(int, b"".join(parts).split()) if pid]  # 0: one that this PID namespace does not see
+
+
+def _children(fd: int) -> "list[str]":
+    # kernfs counts two links and one for each directory in it; most cgroups have none, but fifty files to list
+    if fstat(fd).st_nlink == 2:
+        return []
+    with scandir(fd) as entries:
+        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
+def read_file(path: str, gone_ok: bool = True) -> str:
+    """The text of a file of a cgroup; empty when it, or its cgroup, is not there and that is fine. Raises OSError."""
+    try:
+        fd = open(path, O_RDONLY | O_CLOEXEC)
+        try:
+            return read(fd, 1 << 16).decode("utf-8", "surrogateescape")
+        finally:
+            close(fd)
+    except OSError as e:
+        if gone_ok and e.errno in (ENOENT, ENODEV, ENOTDIR, EOPNOTSUPP):
+            return ""
+        raise
+
+
+def write_file(path: str, text: str, dir_fd: "int | None" = None) -> None:
+    """Writes a file of a cgroup at once, as the kernel wants it. Raises OSError."""
+    fd = open(path, O_WRONLY | O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        write(fd, text.encode("utf-8", "surrogateescape"))
+    finally:
+        close(fd)
+
+
+def failed(what: str, call: str, path: str, error: OSError, hint: str = "") -> StepFailed:
+    """The fault of a call on a file: what was being done, the file, the kernel's word in lower case."""
+    why = strerror(error.errno or 0)
+    return StepFailed(what, call, error.errno or 0, f"{what}: {call} `{path}`: {why[:1].lower()}{why[1:]}", (hint,) if hint else ())

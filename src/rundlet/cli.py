@@ -1,0 +1,109 @@
+"""From the words of the command line to an exit status.
+
+Each verb is a module with
+
+    def main(options: "Options") -> int: ...
+
+which returns the exit status and raises Fault for whatever the user must be told. Only that module is imported. What remains
+is here: where errors go, and which status they become.
+"""
+
+import posix
+import sys
+
+from rundlet import log
+from rundlet.errors import Fault
+from rundlet.options import VERBS, Options, parse
+
+INTERRUPTED = 130  # 128 + SIGINT, as a shell says it
+NO_READER = 141  # 128 + SIGPIPE
+NOT_RUN = 255  # exec: set-up failed; 126 and 127 stay what shells mean by them
+
+
+def run() -> None:
+    """The program: never returns. Leaves without tearing the interpreter down, which costs a tenth of a start."""
+    if sys.stdin is None or sys.stdout is None or sys.stderr is None:
+        _open_standard()
+    status = main(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        status = NO_READER
+    except OSError as failure:
+        log.error(f"cannot write the output: {(failure.strerror or '').lower()}")
+        status = status or 1
+    posix._exit(status)
+
+
+def _open_standard() -> None:
+    """Sees to it that descriptors 0, 1 and 2 are open, so that nothing which is opened later is taken for one of them."""
+    for fd in (0, 1, 2):
+        try:
+            posix.fstat(fd)
+        except OSError:
+            posix.set_inheritable(posix.open("/dev/null", posix.O_RDWR), True)  # the lowest number that is free is this one
+    sys.stdin = sys.stdin or open(0, closefd=False, encoding="utf-8")  # noqa: SIM115  # open for as long as we are
+    sys.stdout = sys.stdout or open(1, "w", closefd=False, encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False, encoding="utf-8")  # noqa: SIM115
+
+
+def main(argv: list[str]) -> int:
+    """Do what `argv` (without the program's name) asks; the exit status. Raises nothing."""
+    options = Options()
+    try:
+        try:
+            parse(argv, options)
+        finally:
+            log.setup(options.log, options.log_format == "json", options.debug)
+        if options.version or options.help:
+            return _about(options)
+        module = VERBS[options.verb][0]
+        if module[:13] != "rundlet.life.":
+            _take_time()
+        __import__(module)
+        status: int = sys.modules[module].main(options)
+        return status
+    except Fault as fault:
+        log.error(str(fault))
+        return NOT_RUN if options.verb == "exec" and fault.status == 1 else fault.status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        return NO_READER
+    except Exception as bug:
+        log.error(f"internal error: {type(bug).__name__}: {bug} (at {_place(bug)})")
+        if log.debugging:
+            sys.excepthook(type(bug), bug, bug.__traceback__)
+        return NOT_RUN if options.verb == "exec" else 1
+
+
+def _take_time() -> None:
+    """For a command that may run for long: collects garbage, which the start has switched off."""
+    import gc
+
+    gc.enable()
+
+
+def _about(options: Options) -> int:
+    if options.version:
+        from rundlet import OCI_VERSION, __version__
+
+        text = f"rundlet version {__version__}\nspec: {OCI_VERSION}\n"
+    else:
+        from rundlet.cliref import help_text
+
+        text = help_text(options.verb)
+    sys.stdout.write(text)
+    return 0
+
+
+def _place(bug: BaseException) -> str:
+    """The innermost line of the traceback: file:line."""
+    trace = bug.__traceback__
+    if trace is None:
+        return "unknown place"
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    file = trace.tb_frame.f_code.co_filename
+    return f"{file[file.rfind('/rundlet/') + 1:]}:{trace.tb_lineno}"

@@ -1,0 +1,149 @@
+"""rundlet explain: what a bundle's container may do, and why, printed without running anything.
+
+The plan printed is the very value that create carries out: the same functions make both. With --assume the facts are those of another
+host, as `rundlet host --json` printed them there.
+"""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rundlet import host, jsontext, spec
+from rundlet.cgroup import place as cgroup_place
+from rundlet.confine.text import call_text, section
+from rundlet.errors import BadSpec, Fault, Refused, Usage
+from rundlet.life import bundle, create, process, store
+from rundlet.options import Options
+from rundlet.plan import devicefilter, order, resources
+from rundlet.plan.seccomp import describe
+
+if TYPE_CHECKING:
+    from rundlet.host import Facts
+    from rundlet.plan.apparmor import Transition
+    from rundlet.plan.order import Plan
+    from rundlet.spec.types import Config
+
+
+def main(options: Options) -> int:
+    """The verb: 0 when the container would be made, 1 when it would be refused."""
+    if len(options.args) != 1:
+        raise Usage("explain needs the path of a bundle")
+    path = store.absolute(options.args[0])
+    options.bundle = path
+    config, warnings = spec.load(bundle.text(options))
+    facts = assumed(options.assume) if options.assume else host.facts(config["process"]["apparmorProfile"], everything=True)
+    explanation = explain(config, path, facts)
+    explanation.warnings = warnings
+    if options.json:
+        sys.stdout.write(json.dumps(explanation.as_json(options.steps), indent=2, ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.write(explanation.as_text(options.steps))
+    return 1 if explanation.refusal else 0
+
+
+def assumed(path: str) -> "Facts":
+    """Facts of another host from a file; raises BadSpec naming what is missing."""
+    try:
+        facts: Any = jsontext.loads(store.read(path), path)
+    except OSError as e:
+        raise Fault(f"cannot read {path}: {(e.strerror or '').lower()}") from None
+    for key, needed in NEEDED.items():
+        value = facts.get(key) if isinstance(facts, dict) else None
+        if not isinstance(value, needed):
+            raise BadSpec(f"{path}: /{key}", "missing or of another type; print the facts with `rundlet host --json`")
+    for key in ("state", "components", "stack", "loaded", "interface"):
+        if key not in facts["apparmor"]:
+            raise BadSpec(f"{path}: /apparmor/{key}", "missing; print the facts with `rundlet host --json`")
+    return facts  # type: ignore[no-any-return]
+
+
+NEEDED: dict[str, type] = {"apparmor": dict, "nnp": bool, "kernel": str, "caps": dict, "cgroup": dict}
+
+
+class Explanation:
+    """What would happen to one configuration on one host: a plan, or the refusal that takes its place."""
+
+    def __init__(self, config: "Config", facts: "Facts") -> None:
+        self.config = config
+        self.facts = facts
+        self.plan: Plan | None = None
+        self.transition: Transition | None = None
+        self.refusal: Fault | None = None
+        self.limits: list[str] = []
+        self.warnings: list[str] = []
+
+    def as_json(self, steps: bool = False) -> dict[str, Any]:
+        """The explanation as a document; its form is `version` 1 and is described in docs/explain.md."""
+        config, proc = self.config, self.config["process"]
+        shown: dict[str, Any] = {
+            "version": 1,
+            "refused": str(self.refusal) if self.refusal else None,
+            "label": self._label(),
+            "noNewPrivileges": {
+                "asked": proc["noNewPrivileges"], "inherited": self.facts["nnp"], "holds": proc["noNewPrivileges"] or self.facts["nnp"],
+            },
+            "user": {key: proc["user"][key] for key in ("uid", "gid", "additionalGids")},
+            "capabilities": proc["capabilities"] or order.NO_CAPABILITIES,
+            "seccomp": describe(config["linux"]["seccomp"]) if config["linux"]["seccomp"] else None,
+            "namespaces": {space["type"]: space["path"] or "new" for space in config["linux"]["namespaces"]},
+            "root": {"path": config["root"]["path"], "readonly": config["root"]["readonly"]},
+            "mounts": [{key: mount[key] for key in ("destination", "type", "source", "options")} for mount in config["mounts"]],
+            "maskedPaths": config["linux"]["maskedPaths"],
+            "readonlyPaths": config["linux"]["readonlyPaths"],
+            "cgroup": self.limits,
+            "hooks": {kind: [hook["path"] for hook in hooks] for kind, hooks in config["hooks"].items() if hooks},  # type: ignore[attr-defined]
+            "process": {"args": proc["args"], "cwd": proc["cwd"], "terminal": proc["terminal"]},
+            "warnings": self.warnings,
+        }
+        if steps and self.plan:
+            shown["steps"] = [
+                {
+                    "stage": stage.name,
+                    "steps": [{"what": step.what, "calls": [call_text(call) for call in step.calls]} for step in stage.steps],
+                }
+                for stage in self.plan.stages if stage.steps
+            ]
+        return shown
+
+    def _label(self) -> dict[str, Any]:
+        own = self.facts["apparmor"]["label"]
+        if self.transition is None:
+            return {"from": own, "to": None, "action": "refuse", "reason": str(self.refusal), "row": None}
+        to = None if self.facts["apparmor"]["state"] != "on" else "//&".join(self.transition.expected) if self.transition.expected else own
+        return {"from": own, "to": to, "action": self.transition.action, "reason": self.transition.reason, "row": self.transition.row}
+
+    def as_text(self, steps: bool = False) -> str:
+        """The explanation for people."""
+        return section(self.as_json(), self.plan if steps else None)
+
+
+def explain(config: "Config", path: str, facts: "Facts") -> Explanation:
+    """Plans the container of `config`, whose bundle lies at `path`, for the host of `facts`, and makes nothing."""
+    found = Explanation(config, facts)
+    spaces = {space["type"] for space in config["linux"]["namespaces"]}
+    process.grantable(config["process"], facts, "user" in spaces)
+    try:
+        found.transition = create.decide(config, facts)
+        at = cgroup_place.place(facts["cgroup"], config["linux"]["cgroupsPath"], "ID")
+        writes = resources.writes(config["linux"]["resources"], facts["cgroup"]) if at.dirs else ()
+        found.limits = [f"{write.what}: {write.text}" for write in writes if write.controller != "devices"]
+        if at.dirs:
+            found.limits.append(device_text(config))
+        filter_ = process.seccomp_program(config)
+        choices = order.Choices("ID", stdio=())
+        hierarchies = [(d.path, d.version, list(d.controllers)) for d in at.dirs]
+        survey = bundle.survey(config, path)
+        found.plan = order.create(config, found.transition, facts["apparmor"]["interface"], survey, hierarchies, filter_, choices)
+    except (Refused, BadSpec) as refusal:
+        found.refusal = refusal
+    return found
+
+
+def device_text(config: "Config") -> str:
+    """The device rules in a line."""
+    rules = devicefilter.rules(config["linux"]["resources"]["devices"])
+    if devicefilter.allows_all(rules):
+        return "devices: all"
+    return f"devices: {len(config['linux']['resources']['devices'])} rules asked, and those every container has"
+
+

@@ -1,0 +1,167 @@
+"""What pip cannot do: writes the start-up bundle and a command that needs no shell, so that a start takes half the time.
+
+    python -m rundlet.install [COMMAND]      as who owns the installation, after it: /usr/bin/rundlet, .venv/bin/rundlet
+
+`make build` does it, and so should a distribution's package, once the files are where they will be. Everything works without, only slower;
+after a change of the sources or of Python the bundle, or what of it has changed, is passed over until it is written anew.
+
+The bundle holds the bytecode of all modules on a container's way (startup.py has its layout), stripped of what nothing reads there:
+docstrings, annotations, and the columns of tracebacks. Files and lines stay.
+"""
+
+import ast
+import marshal
+import os
+import subprocess
+import sys
+from importlib.util import MAGIC_NUMBER, find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rundlet.startup import Entry
+
+PACKAGE = Path(__file__).parent
+LEFT_OUT = ("confine", "lab", "install.py", "helptexts.py", "cliref.py", "compile.py", "__main__.py")  # not on a container's way
+IN_FILES = ("_json",)  # of the standard library, written in C, and built in or not as whoever built Python decided
+
+COMMAND = """\
+#!{python} -ISBXutf8
+# Written by `python -m rundlet.install`. The options: no PYTHON* variables and no folder of the user's (I), no site (S), nothing is
+# written (B), and texts are UTF-8 in every locale.
+import gc, sys
+from _frozen_importlib_external import MAGIC_NUMBER
+from marshal import loads
+from posix import O_CLOEXEC, open, read
+
+gc.disable()  # most commands end before there is anything to collect; the others enable it
+sys.path.append({folder!r})  # at the end: nothing there can stand in for the standard library
+head = b""  # it takes longer without the bundle
+if None not in (sys.stdin, sys.stdout, sys.stderr):  # with one of them closed its descriptor would become the bundle's
+    try:
+        fd = open({bundle!r}, O_CLOEXEC)
+        head = read(fd, 8)
+    except OSError:
+        pass
+if head[:4] == MAGIC_NUMBER:
+    size = int.from_bytes(head[4:], "little")
+    code, index = loads(read(fd, size))
+    startup = {{"__name__": "rundlet.startup"}}
+    exec(code, startup)
+    sys.meta_path.insert(0, startup["Bundle"](fd, 8 + size, index))
+from rundlet.cli import run
+run()
+"""
+
+
+class Strip(ast.NodeTransformer):
+    """Takes out annotations and what stands under TYPE_CHECKING. A class may be made of its annotations: there they stay."""
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        node.body = [part if isinstance(part, ast.AnnAssign) else self.visit(part) for part in node.body]
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # ast's name
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        if node.value is None:
+            return ast.copy_location(ast.Pass(), node)
+        return ast.copy_location(ast.Assign([node.target], node.value), node)
+
+    def visit_If(self, node: ast.If) -> ast.AST:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return ast.copy_location(ast.Pass(), node)
+        return self.generic_visit(node)
+
+
+def sources() -> dict[str, Path]:
+    """The modules of the bundle by name."""
+    files = [file for file in sorted(PACKAGE.rglob("*.py")) if not set(file.relative_to(PACKAGE).parts) & set(LEFT_OUT)]
+    return {".".join(("rundlet", *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): file for file in files}
+
+
+def in_c() -> dict[str, str]:
+    """Modules of the standard library written in C that are not there from the start: name → file, "" for those built in."""
+    bare = subprocess.run([sys.executable, "-ISc", "import sys; print(*sys.modules)"], capture_output=True, text=True, check=True)
+    found = dict.fromkeys(set(sys.builtin_module_names) - set(bare.stdout.split()), "")
+    return found | {name: spec.origin for name in IN_FILES if (spec := find_spec(name)) and spec.origin and spec.has_location}
+
+
+def needs(name: str, trees: dict[str, ast.Module]) -> list[str]:
+    """The modules that `name` imports at its top, in order, each behind the packages it is in."""
+    found: dict[str, None] = {}
+    for node in trees[name].body:
+        wanted: list[str] = []
+        if isinstance(node, ast.Import):
+            wanted = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            wanted = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for one in wanted:
+            parts = one.split(".")
+            found.update(dict.fromkeys(".".join(parts[:n]) for n in range(1, len(parts) + 1)))
+    parts = name.split(".")
+    return [one for one in [*(".".join(parts[:n]) for n in range(1, len(parts))), *found] if one in trees and one != name]
+
+
+def order(name: str, trees: dict[str, ast.Module], seen: list[str], done: list[str]) -> list[str]:
+    """All modules to load before `name`, inner ones first, appended to `done`. A package that imports its own modules comes behind them."""
+    seen.append(name)
+    for one in needs(name, trees):
+        if one not in seen:
+            order(one, trees, seen, done)
+            done.append(one)
+    return done
+
+
+def bundle() -> bytes:
+    """The bundle's bytes."""
+    files = sources()
+    libraries = in_c()
+    trees = {name: ast.Module([], []) for name in libraries}
+    trees |= {name: ast.fix_missing_locations(Strip().visit(ast.parse(file.read_bytes(), str(file)))) for name, file in files.items()}
+    codes = {name: marshal.dumps(compile(trees[name], str(file), "exec", dont_inherit=True, optimize=2)) for name, file in files.items()}
+    index: dict[str, Entry] = {}
+    for name, library in libraries.items():
+        if library:
+            now = os.stat(library)
+            index[name] = (library, now.st_size, now.st_mtime_ns, False, -1, 0, ())
+    at = 0
+    for name, file in files.items():
+        now, size = file.stat(), len(codes[name])
+        first = tuple(order(name, trees, [], []))
+        index[name] = (str(file), now.st_size, now.st_mtime_ns, file.name == "__init__.py", at, size, first)
+        at += size
+    reader = compile(trees["rundlet.startup"], str(files["rundlet.startup"]), "exec", dont_inherit=True, optimize=2)
+    head = marshal.dumps((reader, index))
+    return b"".join([MAGIC_NUMBER, len(head).to_bytes(4, "little"), head, *codes.values()])
+
+
+def put(path: Path, text: bytes, mode: int) -> None:
+    """Writes a file whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    new = path.with_name(f"{path.name}.{os.getpid()}")
+    new.write_bytes(text)
+    new.chmod(mode)
+    new.replace(path)
+
+
+def main(argv: list[str]) -> None:
+    """Does what the module's head says."""
+    if "no_debug_ranges" not in sys._xoptions:
+        again = [sys.executable, *(["-I"] if sys.flags.isolated else []), "-X", "no_debug_ranges", "-m", "rundlet.install", *argv]
+        sys.exit(subprocess.run(again, check=False).returncode)
+    file = PACKAGE / "__pycache__" / f"startup.{sys.implementation.cache_tag}"
+    put(file, bundle(), 0o644)
+    if argv:
+        command = COMMAND.format(python=sys.executable, folder=str(PACKAGE.parent), bundle=str(file))
+        put(Path(argv[0]), command.encode(), 0o755)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,110 @@
+"""rundlet delete: removes what is left of a container; with --force also one that runs, or that was never completed."""
+
+import posix
+
+from rundlet import kernel, log, spec
+from rundlet.cgroup import files, place, tasks
+from rundlet.errors import Fault, WrongState
+from rundlet.life import store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rundlet.life.store import Container, Record
+    from rundlet.options import Options
+
+PATIENCE = 10.0  # seconds for killed processes to be gone; uninterruptible ones may take their time
+
+
+def main(options: "Options") -> int:
+    """The verb."""
+    try:
+        container = store.find(options)
+    except WrongState:
+        if options.force:
+            return 0  # as the peers: what is asked for holds
+        raise
+    try:
+        delete(container, options.force)
+    finally:
+        container.close()
+    return 0
+
+
+def delete(container: "Container", force: bool) -> None:
+    """Removes a locked container: its processes, its cgroup, its folder. Raises WrongState when it runs and `force` is not given."""
+    if not container.complete:
+        if not force:
+            raise WrongState(f"container {container.folder.rpartition('/')[2]} was never completed; remove it with delete --force")
+        if container.damaged:
+            _salvage(container)
+        container.remove()
+        return
+    record = container.record
+    at = place.load(record["cgroup"])
+    now = store.status(record)
+    if now not in ("stopped", "creating", "created") and not force:
+        raise WrongState(f"cannot delete container {record['id']}: it is {now}; stop it first, or give --force")
+    end(record, at)
+    if at.dirs:
+        files.remove(at, PATIENCE)
+    _poststop(container, record)
+    container.remove()
+
+
+def _salvage(container: "Container") -> None:
+    """Of a container whose record is damaged, what its configuration tells: its cgroups, and so its processes."""
+    from rundlet.cgroup import layout
+
+    name = container.folder.rpartition("/")[2]
+    at = place.place(layout.read(), spec.load(container.config())[0]["linux"]["cgroupsPath"], name)
+    tasks.signal_all(at, kernel.SIGKILL)
+    files.remove(at, PATIENCE)
+
+
+def end(record: "Record", at: "place.Place") -> None:
+    """Kills whatever is left of a container, and waits until its first process is gone."""
+    pidfd = -1
+    if record["pid"]:
+        try:
+            pidfd = posix.pidfd_open(record["pid"])
+        except ProcessLookupError:
+            pass
+    try:
+        if pidfd >= 0 and store.alive(record):
+            from _signal import pidfd_send_signal
+
+            try:
+                pidfd_send_signal(pidfd, kernel.SIGKILL)
+            except ProcessLookupError:
+                pass
+        if at.dirs and tasks.pids(at):
+            tasks.signal_all(at, kernel.SIGKILL)
+        if pidfd >= 0 and store.alive(record):
+            _wait(pidfd)
+    finally:
+        if pidfd >= 0:
+            posix.close(pidfd)
+
+
+def _wait(pidfd: int) -> None:
+    from select import POLLIN, poll
+
+    waiting = poll()
+    waiting.register(pidfd, POLLIN)
+    if not waiting.poll(PATIENCE * 1000):
+        raise Fault(f"the container's first process does not end within {PATIENCE:.0f} seconds of being killed; the kernel log may say why")
+
+
+def _poststop(container: "Container", record: "Record") -> None:
+    """The poststop hooks of a container that hooks may have been told of."""
+    try:
+        text = container.config()
+        if b'"poststop"' not in text or record["phase"] == "creating":
+            return
+        asked = spec.load(text)[0]["hooks"]["poststop"]
+    except (OSError, Fault) as e:
+        log.warning(f"the poststop hooks are not known: {e}")
+        return
+    from rundlet.life import hooks
+
+    hooks.stopped(asked, record)

@@ -1,0 +1,79 @@
+"""rundlet kill: a signal for the container's first process, or with --all for every process of it."""
+
+import posix
+
+from rundlet import kernel
+from rundlet.cgroup import place, tasks
+from rundlet.errors import Usage, WrongState
+from rundlet.life import store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rundlet.life.store import Record
+    from rundlet.options import Options
+
+
+def main(options: "Options") -> int:
+    """The verb."""
+    number = signal_number(options.args[0]) if options.args else kernel.SIGTERM
+    container = store.find(options)
+    try:
+        record = container.record
+        at = place.load(record["cgroup"])
+        if options.all:
+            # of a container without a PID namespace processes may be left when the first has ended
+            if not store.alive(record) and not (at.dirs and tasks.pids(at)):
+                raise WrongState("container not running")
+            everyone(record, at, number)
+        else:
+            _one(record, number)
+    finally:
+        container.close()
+    return 0
+
+
+def _one(record: "Record", number: int) -> None:
+    try:
+        pidfd = posix.pidfd_open(record["pid"]) if record["pid"] else -1
+    except ProcessLookupError:
+        pidfd = -1
+    if pidfd < 0:
+        raise WrongState("container not running")
+    try:
+        if not store.alive(record):
+            raise WrongState("container not running")
+        send(pidfd, number)
+    except ProcessLookupError:
+        raise WrongState("container not running") from None
+    finally:
+        posix.close(pidfd)
+
+
+def send(pidfd: int, number: int) -> None:
+    """Sends a signal to the very process behind a pidfd; raises ProcessLookupError when it has ended."""
+    from _signal import pidfd_send_signal
+
+    pidfd_send_signal(pidfd, number)
+
+
+def everyone(record: "Record", at: "place.Place", number: int) -> None:
+    """Signals every process of the container: those in its cgroup, and the first where it has none."""
+    if at.dirs:
+        tasks.signal_all(at, number)
+    else:
+        _one(record, number)
+
+
+def signal_number(text: str) -> int:
+    """A signal by number or by name, with or without SIG, in any case; RTMIN+n and RTMAX-n too. Raises Usage."""
+    if text.isdigit():
+        number = int(text)
+    else:
+        name = text.upper().removeprefix("SIG")
+        base, sign, offset = name.partition("+") if "+" in name else name.partition("-")
+        number = kernel.SIGNALS.get(base, -1)
+        if sign and number >= 0:
+            number = number + int(sign + offset) if base in ("RTMIN", "RTMAX") and offset.isdigit() else -1
+    if not 0 <= number <= 64:
+        raise Usage(f"unknown signal {text}; give a number from 1 to 64 or a name such as TERM")
+    return number

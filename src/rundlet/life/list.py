@@ -1,0 +1,41 @@
+"""rundlet list: all containers of the root, as a table, as ids or as JSON."""
+
+import sys
+
+from rundlet import jsontext, log
+from rundlet.errors import Fault, WrongState
+from rundlet.life import store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rundlet.options import Options
+
+COLUMNS = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
+
+
+def main(options: "Options") -> int:
+    """The verb."""
+    top = store.root(options)
+    rows: "list[dict[str, object]]" = []
+    for name in store.names(top):
+        try:
+            container = store.find_in(top, name, lock=False)
+            container.close()
+            record = container.record
+        except WrongState:
+            continue  # removed meanwhile, or being made
+        except Fault as fault:
+            log.warning(str(fault))
+            continue
+        shown = store.state(record)
+        rows.append(shown | {"rootfs": record["rootfs"], "created": record["created"], "owner": record["owner"]})
+    if options.quiet:
+        text = "".join(f"{row['id']}\n" for row in rows)
+    elif options.format == "json":
+        text = jsontext.dumps(rows) + "\n"
+    else:
+        table = [COLUMNS] + [tuple(str(row[key]) for key in ("id", "pid", "status", "bundle", "created", "owner")) for row in rows]
+        widths = [max(len(line[i]) for line in table) for i in range(len(COLUMNS))]
+        text = "".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n" for line in table)
+    sys.stdout.write(text)
+    return 0

@@ -1,0 +1,123 @@
+"""What really holds of a process after its exec, read from outside, against what was decided; and the end of one where it does not."""
+
+import posix
+from posix import O_CLOEXEC, O_RDONLY
+
+from rundlet import host, kernel
+from rundlet.errors import Fault, Refused
+from rundlet.life import store
+from rundlet.plan.apparmor import Transition, check, parse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rundlet.life.store import Expect, Record
+
+
+class Watch:
+    """A process about to execute a program, held so that another one with its pid cannot be mistaken for it."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.folder = posix.open(f"/proc/{pid}", O_RDONLY | O_CLOEXEC)
+
+    def close(self) -> None:
+        """Lets go."""
+        posix.close(self.folder)
+
+    def check(self, expect: "Expect | None") -> None:
+        """Compares the live process with what was decided; raises Refused naming what differs. To be called once the exec has closed
+        the close-on-exec descriptors."""
+        verify(self.folder, self.pid, expect)
+
+
+def verify(folder: int, pid: int, expect: "Expect | None") -> None:
+    """As Watch.check, for any process of a container: `folder` is its /proc directory.
+
+    A process that has ended and been reaped meanwhile can no longer be asked; what the kernel read back before the exec stands.
+    """
+    if expect is None:
+        return
+    _wait_for_credentials(folder)
+    try:
+        label = _label(folder, pid) if expect["action"] != "keep" else None
+        status = _status(folder)
+    except (ProcessLookupError, FileNotFoundError):
+        return
+    faults = []
+    if label is not None:
+        transition = Transition(expect["action"], expect["profile"], tuple(expect["label"]), "", 0)  # type: ignore[arg-type]
+        fault = check(transition, *label)
+        if fault:
+            faults.append(fault)
+    if expect["nnp"] and status.get("NoNewPrivs", "1") != "1":
+        faults.append("no_new_privs is not set")
+    if expect["seccomp"] and status.get("Seccomp", "2") != "2":
+        faults.append("no seccomp filter is in force")
+    more = int(status["CapBnd"], 16) & ~expect["bounding"]
+    if more:
+        faults.append(f"the bounding set holds {', '.join(_capabilities(more))} beyond what was asked")
+    if faults:
+        raise Refused("the process does not run as was decided and is killed: " + "; ".join(faults))
+
+
+def _wait_for_credentials(folder: int) -> None:
+    """An exec closes descriptors a moment before it commits the new credentials, all of it under exec_update_lock; opening
+    `auxv` takes that lock (fs/exec.c begin_new_exec, kernel/fork.c mm_access), whether or not we may then read it."""
+    try:
+        posix.close(posix.open("auxv", O_RDONLY | O_CLOEXEC, dir_fd=folder))
+    except OSError:
+        pass
+
+
+def _label(folder: int, pid: int) -> "tuple[str, str | None]":
+    for name in ("attr/apparmor/current", "attr/current"):
+        try:
+            return parse(_read(folder, name).decode("utf-8", "surrogateescape"))
+        except FileNotFoundError:
+            if store.stat(pid) is None:
+                raise
+    return host.label_of(pid)
+
+
+def _status(folder: int) -> "dict[str, str]":
+    text = _read(folder, "status").decode("utf-8", "replace")
+    return dict(line.partition(":\t")[::2] for line in text.splitlines())
+
+
+def _read(folder: int, name: str) -> bytes:
+    fd = posix.open(name, O_RDONLY | O_CLOEXEC, dir_fd=folder)
+    try:
+        return posix.read(fd, 65536)
+    finally:
+        posix.close(fd)
+
+
+def _capabilities(mask: int) -> "list[str]":
+    known = kernel.CAPABILITIES
+    return [known[n] if n < len(known) else f"capability {n}" for n in range(64) if mask >> n & 1]
+
+
+def destroy(record: "Record") -> "list[str]":
+    """Kills every process of a container; what could not be killed, one line each.
+
+    By the cgroup first: a confined runtime may not be permitted to signal the label of its container, and cgroup.kill asks nobody.
+    """
+    from rundlet.cgroup import place, tasks
+
+    at = place.load(record["cgroup"])
+    faults = []
+    try:
+        if at.dirs:
+            tasks.signal_all(at, kernel.SIGKILL)
+    except (Fault, OSError) as e:
+        faults.append(f"killing by the cgroup: {e}")
+    if store.alive(record):
+        try:
+            posix.kill(record["pid"], kernel.SIGKILL)
+            return []
+        except ProcessLookupError:
+            return []
+        except OSError as e:
+            faults.append(f"killing process {record['pid']}: {(e.strerror or '').lower()}")
+            return faults
+    return []

@@ -1,0 +1,81 @@
+"""rundlet run: create, start, and in the foreground wait for the end, passing on signals and the terminal."""
+
+import posix
+
+from rundlet import kernel
+from rundlet.errors import Fault
+from rundlet.life import bundle, create, delete, foreground, process, sockets, start, store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rundlet.life.console import Foreground
+    from rundlet.options import Options
+
+
+def main(options: "Options") -> int:
+    """The verb; the status is the container's own, 128 + the signal that ended it, or 0 when detached."""
+    path = bundle.folder(options)
+    config, text = create.load(options)
+    terminal = config["process"]["terminal"]
+    if options.console_socket and not (terminal and options.detach):
+        raise Fault("--console-socket is for --detach and process.terminal true")
+    if terminal and options.detach and not options.console_socket:
+        raise Fault("process.terminal is true, and a container that is not in the foreground needs --console-socket")
+    front = None
+    console = -1
+    held = None
+    if terminal and not options.detach:
+        from rundlet.life.console import Foreground
+
+        front = Foreground()
+        console = front.socket
+        config["process"]["consoleSize"] = config["process"]["consoleSize"] or front.size()
+    elif terminal:
+        held = sockets.connect(options.console_socket or "", "console socket")
+        console = held.fileno()
+    container = create.Creation(options, config, text, path, console, True).build()
+    signals = None
+    try:
+        pid = container.record["pid"]
+        try:
+            process.interruptible()
+            if not options.detach:
+                signals = foreground.Signals()
+            if front:
+                front.receive()
+            start.start(container)
+        except BaseException:
+            if front:
+                front.restore()
+            _reap(pid)
+            if container.exists():
+                delete.delete(container, True)
+            raise
+    finally:
+        container.close()
+    return _wait(options, pid, signals, front) if signals else 0
+
+
+def _wait(options: "Options", pid: int, signals: "foreground.Signals", front: "Foreground | None") -> int:
+    try:
+        status = foreground.wait(pid, signals, front)
+    finally:
+        if front:
+            front.restore()
+    if not options.keep:
+        container = store.find(options)
+        try:
+            delete.delete(container, True)
+        finally:
+            container.close()
+    return status
+
+
+def _reap(pid: int) -> None:
+    try:
+        posix.kill(pid, kernel.SIGKILL)
+        posix.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+
+

@@ -1,0 +1,116 @@
+"""rundlet start: lets the waiting process go, and looks whether what then runs is confined as it was decided."""
+
+from _socket import socket
+
+from rundlet import jsontext
+from rundlet.errors import Fault, WrongState
+from rundlet.executor.client import read_reply
+from rundlet.executor.program import _reply, failure
+from rundlet.life import observe, process, sockets, store
+from rundlet.plan.step import Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rundlet.life.store import Container, Record
+    from rundlet.options import Options
+
+
+def main(options: "Options") -> int:
+    """The verb."""
+    container = store.find(options)
+    try:
+        start(container)
+    finally:
+        container.close()
+    return 0
+
+
+def start(container: "Container") -> None:
+    """Starts a created container, which is locked. Raises Fault, with the container gone, when its program cannot be executed."""
+    record = container.record
+    now = store.status(record)
+    if now != "created":
+        raise WrongState(f"cannot start a container that is {now}")
+    _refuse_frozen(record)
+    watch = observe.Watch(record["pid"])
+    try:
+        _release(container, record)
+        try:
+            watch.check(record["expect"])
+        except Fault as fault:
+            fault.cleanup += observe.destroy(record)
+            raise
+        record["phase"] = "running"
+        container.write(record)
+        try:
+            _poststart(container, record)
+        except Fault as fault:
+            _undo(container, fault)
+            raise
+    finally:
+        watch.close()
+
+
+def _refuse_frozen(record: "Record") -> None:
+    from rundlet.cgroup import place, tasks
+
+    if tasks.frozen(place.load(record["cgroup"])):
+        raise WrongState("cannot start a container whose cgroup is frozen; thaw it first")
+
+
+def _release(container: "Container", record: "Record") -> None:
+    """Lets the process go; returns once it has become the program. Raises Fault naming the step that failed."""
+    control = sockets.connect(container.folder + "/start", "waiting process")
+    try:
+        if not _ended(control):
+            fault, kind = _fault_of(container, control)
+            if kind == "hook":
+                _undo(container, fault)
+            raise fault
+    finally:
+        control.close()
+
+
+def _ended(control: socket) -> bool:
+    """Whether the socket was closed without a word: it closes on exec. proc(5), execve(2)."""
+    return not control.recv(1, 2)  # MSG_PEEK
+
+
+def _fault_of(container: "Container", control: socket) -> "tuple[Fault, str]":
+    """What the waiting process answered instead of becoming the program, and the kind of the step that failed."""
+    raw = read_reply(control)
+    _, at, error, _ = _reply.unpack_from(raw)
+    if container.last:
+        whats, ops = process.names_of(container.last)
+    else:
+        whats, ops = jsontext.loads(store.read(container.folder + "/steps.json"), "steps.json")  # type: ignore[misc]
+    if not 0 < error < 4096 or at >= len(ops):
+        return Fault("the container's first process answered with something that is no reply"), ""
+    index, call = ops[at]
+    what, kind, hint = whats[index]
+    failed = failure(Step(what, kind=kind, hint=hint), call, error)
+    return process.not_executable(failed) if kind == "exec" else failed, kind
+
+
+def _undo(container: "Container", fault: Fault) -> None:
+    """A startContainer or poststart hook that fails ends the container and what create made of it: runtime.md 1.3, "Lifecycle"."""
+    from rundlet.life import delete
+
+    try:
+        delete.delete(container, True)
+    except Fault as second:
+        fault.cleanup.append(str(second))
+
+
+def _poststart(container: "Container", record: "Record") -> None:
+    """The poststart hooks; one that fails fails the container: runtime.md 1.3, "Lifecycle", step 9."""
+    text = container.config()
+    if b'"poststart"' not in text:
+        return
+    from rundlet import spec
+    from rundlet.life import hooks
+
+    config = spec.load(text)[0]
+    hooks.run(config["hooks"]["poststart"], "poststart", jsontext.dumps(store.state(record, "running")))
+
+

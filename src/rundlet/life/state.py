@@ -1,0 +1,23 @@
+"""rundlet state: what a container is doing, as JSON. Engines ask often, so it reads two small files and nothing else."""
+
+import posix
+
+from rundlet import jsontext
+from rundlet.errors import WrongState
+from rundlet.life import store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rundlet.options import Options
+
+
+def main(options: "Options") -> int:
+    """The verb."""
+    container = store.find(options, lock=False)
+    if not container.complete:
+        raise WrongState(f"container {options.id} does not exist yet, or its creation was cut off")
+    record = container.record
+    shown = store.state(record)
+    shown |= {"rootfs": record["rootfs"], "created": record["created"], "owner": record["owner"]}
+    posix.write(1, (jsontext.dumps(shown, 2) + "\n").encode("utf-8", "surrogateescape"))
+    return 0

@@ -1,0 +1,286 @@
+"""What is known of containers on disk: one folder each below the root, `state.json` replaced whole, the folder itself the lock.
+
+    <root>/<id>/state.json    the record: written first as "creating", so that whatever dies leaves what delete needs to clean up
+    <root>/<id>/config.json   the configuration as it was read at create: exec and delete go by it, whatever becomes of the bundle
+    <root>/<id>/steps.json    the steps of the last stage by name, for start to say which one failed
+    <root>/<id>/start         the socket on which the first process waits for start
+"""
+
+import posix
+from fcntl import LOCK_EX, LOCK_NB, flock
+from posix import O_CLOEXEC, O_CREAT, O_DIRECTORY, O_RDONLY, O_TRUNC, O_WRONLY
+
+from rundlet import jsontext, log
+from rundlet.errors import BadSpec, Fault, Usage, WrongState
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    from rundlet.executor.program import Program
+    from rundlet.options import Options
+
+    class Expect(TypedDict):
+        """What must hold of the first process once it has executed its program."""
+
+        action: str
+        profile: str
+        label: list[str]
+        nnp: bool
+        seccomp: bool
+        bounding: int
+
+    class Record(TypedDict):
+        """state.json. `phase` is what the commands brought about; status() asks the kernel as well."""
+
+        version: int
+        ociVersion: str
+        id: str
+        phase: str  # creating, created, running
+        pid: int  # 0 until there is a process
+        start_time: int  # of the process in clock ticks since boot: a pid alone may be somebody else's by now
+        bundle: str
+        rootfs: str
+        created: str
+        owner: str
+        annotations: dict[str, str]
+        cgroup: list[list[object]]
+        expect: Expect | None
+
+
+LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.:@")
+VERSION = 1
+
+
+def root(options: "Options") -> str:
+    """The folder of all containers: --root, else /run/rundlet, else below XDG_RUNTIME_DIR for users that are not root."""
+    if options.root:
+        return absolute(options.root)
+    if posix.geteuid() == 0:
+        return "/run/rundlet"
+    runtime = posix.environ.get(b"XDG_RUNTIME_DIR", b"").decode("utf-8", "surrogateescape")
+    if not runtime:
+        raise Fault("XDG_RUNTIME_DIR is not set, so there is no folder for containers; set it, or give --root DIR")
+    return runtime + "/rundlet"
+
+
+def absolute(path: str) -> str:
+    """An absolute path, cleaned of `.` and doubled slashes; `..` stays, since what it means is for the kernel to say."""
+    if path[:1] != "/":
+        path = posix.getcwd() + "/" + path
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    return "/" + "/".join(parts)
+
+
+def check_id(name: str) -> str:
+    """The id itself; raises Usage when it cannot be one: it becomes the name of a folder and of a cgroup."""
+    if not name or len(name) > 1024 or not LETTERS.issuperset(name) or name in (".", ".."):
+        raise Usage(f'"{name}" cannot be a container id: letters, digits and _ + - . : @ only')
+    return name
+
+
+class Container:
+    """A container's folder, locked for as long as this object is open; `record` is None until there is one."""
+
+    def __init__(self, folder: str, fd: int, record: "Record | None", damaged: bool = False) -> None:
+        self.folder = folder
+        self.fd = fd
+        self.damaged = damaged  # there was a record, which nobody can read any more
+        self._record = record
+        self.last: "Program | None" = None  # the last stage, where this very command has sent it
+
+    @property
+    def record(self) -> "Record":
+        """The record; raises WrongState where creation was cut off before there was one."""
+        if self._record is None:
+            raise WrongState(f"the container {self.folder.rpartition('/')[2]} was never completed; remove it with delete --force")
+        return self._record
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is a record."""
+        return self._record is not None
+
+    def write(self, record: "Record") -> None:
+        """Replaces the record, whole or not at all."""
+        put(self.fd, "state.json", jsontext.dumps(record).encode("utf-8", "surrogateescape"))
+        self._record = record
+
+    def config(self) -> bytes:
+        """The text of the configuration as it was at create."""
+        return read(self.folder + "/config.json")
+
+    def exists(self) -> bool:
+        """Whether its folder has not been removed meanwhile."""
+        return posix.fstat(self.fd).st_nlink > 0
+
+    def close(self) -> None:
+        """Lets go of the lock."""
+        posix.close(self.fd)
+
+    def remove(self) -> None:
+        """Removes the folder; the state last, so that what is cut off here can be removed again."""
+        names = posix.listdir(self.folder)
+        for name in sorted(names, key=lambda name: name == "state.json"):
+            posix.unlink(f"{self.folder}/{name}")
+        posix.rmdir(self.folder)
+
+
+def put(folder: int, name: str, text: bytes) -> None:
+    """Writes a file by way of another name, so that readers see the old or the new."""
+    fd = posix.open(name + ".new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600, dir_fd=folder)
+    try:
+        while text:
+            text = text[posix.write(fd, text) :]
+    finally:
+        posix.close(fd)
+    posix.rename(name + ".new", name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def read(path: str) -> bytes:
+    """A whole file."""
+    fd = posix.open(path, O_RDONLY | O_CLOEXEC)
+    try:
+        parts = []
+        while part := posix.read(fd, 1 << 20):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        posix.close(fd)
+
+
+def make(options: "Options") -> Container:
+    """Makes the folder of a new container and locks it; raises Fault when there is one."""
+    folder = f"{root(options)}/{check_id(options.id)}"
+    _directories(folder.rpartition("/")[0])
+    try:
+        posix.mkdir(folder, 0o700)
+    except FileExistsError:
+        raise Fault(f"container with the id {options.id} already exists; choose another, or remove it with delete") from None
+    except OSError as e:
+        raise Fault(f"cannot make {folder}: {(e.strerror or '').lower()}; give --root a folder that can be written") from None
+    fd = posix.open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    flock(fd, LOCK_EX)
+    return Container(folder, fd, None)
+
+
+def _directories(path: str) -> None:
+    try:
+        posix.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        _directories(path.rpartition("/")[0] or "/")
+        posix.mkdir(path, 0o700)
+    except OSError as e:
+        raise Fault(f"cannot make {path}: {(e.strerror or '').lower()}; give --root a folder that can be written") from None
+
+
+def find(options: "Options", lock: bool = True, wait: bool = True) -> Container:
+    """The container named on the command line, its folder locked. Raises WrongState when there is none.
+
+    Without `wait` a container that another command is busy with is a fault at once.
+    """
+    return find_in(root(options), check_id(options.id), lock, wait)
+
+
+def find_in(top: str, name: str, lock: bool = True, wait: bool = True) -> Container:
+    """As find(), in the folder `top`."""
+    folder = f"{top}/{name}"
+    try:
+        fd = posix.open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise WrongState(f"container {name} does not exist") from None
+    if lock:
+        try:
+            flock(fd, LOCK_EX | (0 if wait else LOCK_NB))
+        except BlockingIOError:
+            posix.close(fd)
+            raise WrongState(f"another command is busy with the container {name}") from None
+    try:
+        text = read(folder + "/state.json")
+    except (FileNotFoundError, NotADirectoryError):
+        if posix.fstat(fd).st_nlink == 0:  # deleted by the command that held the lock
+            posix.close(fd)
+            raise WrongState(f"container {name} does not exist") from None
+        return Container(folder, fd, None)
+    try:
+        record = _record(text, name)
+    except BadSpec as fault:
+        log.warning(f"{folder}/{fault}")
+        return Container(folder, fd, None, True)
+    return Container(folder, fd, record)
+
+
+KEYS = (
+    ("version", int), ("ociVersion", str), ("id", str), ("phase", str), ("pid", int), ("start_time", int), ("bundle", str), ("rootfs", str),
+    ("created", str), ("owner", str), ("annotations", dict), ("cgroup", list),
+)
+
+
+def _record(text: bytes, name: str) -> "Record":
+    """The record in the text of a state.json. Raises BadSpec when it is damaged, Fault when it is another version's."""
+    record = jsontext.loads(text, "state.json")
+    if type(record) is not dict or type(record.get("version")) is not int:
+        raise BadSpec("state.json", "damaged: no version")
+    if record["version"] != VERSION:
+        raise Fault(f"container {name} was made by another version of rundlet (record {record['version']})")
+    for key, kind in KEYS:
+        if type(record.get(key)) is not kind:
+            raise BadSpec("state.json", f"damaged: no {key}")
+    return record  # type: ignore[return-value]
+
+
+def names(top: str) -> "list[str]":
+    """The ids of all containers, sorted."""
+    try:
+        return sorted(posix.listdir(top))
+    except FileNotFoundError:
+        return []
+
+
+def alive(record: "Record") -> bool:
+    """Whether the first process still runs: the same process (by its start time), and no zombie."""
+    found = stat(record["pid"]) if record["pid"] else None
+    return found is not None and found[1] == record["start_time"] and found[0] not in "ZX"
+
+
+def stat(pid: int) -> "tuple[str, int] | None":
+    """(state letter, start time in ticks) of a process; None when there is none: proc_pid_stat(5)."""
+    try:
+        fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return fields[0].decode(), int(fields[19])
+
+
+def status(record: "Record") -> str:
+    """creating, created, running, paused or stopped: what the kernel says of the process, whatever the record believes."""
+    if not alive(record):
+        return "creating" if record["phase"] == "creating" and not record["pid"] else "stopped"
+    if record["phase"] != "running" and _waits(record):
+        return record["phase"]
+    from rundlet.cgroup import place, tasks
+
+    return "paused" if tasks.frozen(place.load(record["cgroup"])) else "running"
+
+
+def _waits(record: "Record") -> bool:
+    """Whether the process is still the executor: a start that was cut off may have let it go without saying so in the record."""
+    try:
+        link = posix.readlink(f"/proc/{record['pid']}/exe")
+    except OSError:
+        return True
+    return link == "/memfd:rundlet (deleted)" or link.removesuffix(" (deleted)").endswith("/rundlet/executor/executor")
+
+
+def state(record: "Record", of: "str | None" = None) -> "dict[str, object]":
+    """The state as the specification has it (runtime.md, "State"), with `of` as the status when it is known."""
+    now = of or status(record)
+    shown: "dict[str, object]" = {
+        "ociVersion": record["ociVersion"], "id": record["id"], "status": now, "pid": 0 if now == "stopped" else record["pid"],
+        "bundle": record["bundle"],
+    }
+    if record["annotations"]:
+        shown["annotations"] = record["annotations"]
+    return shown

@@ -1,0 +1,436 @@
+"""Which AppArmor label the container's first exec asks the kernel for, how it is asked for, and whether it was given. No I/O.
+
+    decide(facts, request)       the transition, or Refused: what the table of docs/apparmor.md says, row by row
+    steps(transition, …)         the transition as system calls
+    pending_ok · check           what the kernel reads back before the exec, and what the process really runs under after it
+    write_failed                 the kernel's errno as a sentence that names the missing rule
+
+Labels as text, and the names of profiles, are in label.py. Kernel sources cited are those of security/apparmor/.
+"""
+
+__all__ = ["Transition", "check", "components", "decide", "parse", "pending_ok", "proc_steps", "rule", "steps", "write_failed"]
+
+
+from _struct import pack
+
+from rundlet.errors import Refused
+from rundlet.kernel import AT_FDCWD, ERRNO, O_CLOEXEC, O_DIRECTORY, O_PATH, O_RDONLY, O_WRONLY, PROC_SUPER_MAGIC, open_how
+from rundlet.plan.label import LEARNING, canonical, components, name_fault, parse, split_namespace
+from rundlet.plan.step import Call, Data, Out, Part, Scratch, Slot, Step, Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal, TypedDict
+
+    class Component(TypedDict):
+        """One profile of a label; `mode` is the kernel's word for it, or "unknown" where it cannot be seen."""
+
+        name: str
+        mode: str
+
+    class AppArmor(TypedDict):
+        """What the host says of AppArmor; gathered by host.facts(), which documents each key."""
+
+        state: Literal["on", "off", "absent"]
+        label: str | None
+        mode: str | None
+        components: list[Component]
+        namespace: str | None
+        stack: bool
+        post_nnp_subset: bool
+        loaded: list[str] | None
+        interface: Literal["lsm", "scoped", "legacy"]
+        restrict_unconfined: bool | None
+        restrict_userns: bool | None
+
+    class Situation(TypedDict):
+        """The part of the host's facts that the decision reads."""
+
+        apparmor: AppArmor
+        nnp: bool
+
+    class Request(TypedDict):
+        """What the configuration asks for: process.apparmorProfile and process.noNewPrivileges."""
+
+        profile: str | None
+        nnp: bool
+
+
+ATTRIBUTE = {"lsm": "thread-self/attr/apparmor/exec", "scoped": "thread-self/attr/apparmor/exec", "legacy": "thread-self/attr/exec"}
+NAMES = {number: name for name, number in ERRNO.items()}
+
+
+class Transition(Value):
+    """What is asked of the kernel for the next exec.
+
+    `action` is "keep" (nothing is asked), "exec" (the label is replaced by the profile) or "stack" (the profile is added).
+    `expected` are the components of the label after the exec, sorted; for "keep" those of the runtime, which the exec may change.
+    `reason` is one sentence for people, `row` the row of the table that decided.
+    """
+
+    __slots__ = ("action", "profile", "expected", "reason", "row")
+
+    def __init__(
+        self, action: "Literal['keep', 'exec', 'stack']", profile: str, expected: "tuple[str, ...]", reason: str, row: int
+    ) -> None:
+        self.action = action
+        self.profile = profile
+        self.expected = expected
+        self.reason = reason
+        self.row = row
+
+
+# -------------------------------------------------------------------------------------------------------------- decision
+
+
+def decide(facts: "Situation", request: "Request") -> Transition:
+    """The transition that gives the container the profile it asks for, or Refused: never something weaker.
+
+    A confined task under no_new_privs may only narrow its label, so the profile is stacked on it; any other changes to it.
+    The write precedes the drop of capabilities and the user namespace, so that
+    kernel.apparmor_restrict_unprivileged_unconfined cannot turn it into a stack on unconfined.
+    """
+    host, profile = facts["apparmor"], request["profile"]
+    own = {part["name"]: part["mode"] for part in host["components"]}
+    confined = [name for name, mode in own.items() if mode != "unconfined"]  # an unknown mode may confine, so it does
+    nnp = facts["nnp"] or request["nnp"]
+
+    if not profile:
+        return Transition("keep", "", tuple(sorted(own)), _why_keep(host), 1)
+    if fault := name_fault(profile, host["loaded"]):
+        raise Refused(f'"{_shown(profile)}" cannot be an apparmor profile: {fault}', "correct process.apparmorProfile")
+    namespace, name = split_namespace(profile)
+    target = canonical(profile)
+    if host["state"] != "on":
+        if target == "unconfined":
+            return Transition("keep", "", (), f"{_STATES[host['state']]}, and unconfined is what is asked for", 3)
+        raise _no_apparmor(host, target)
+    if name == "unconfined":
+        if confined and nnp:
+            raise _no_way_out(own, confined, facts, request)
+    elif host["loaded"] is not None and target not in map(canonical, host["loaded"]):
+        raise _not_loaded(host, target)
+    if confined and nnp and not host["stack"]:
+        raise _no_stacking(confined, target, facts, request)
+
+    if namespace:
+        row = 15
+    elif name == "unconfined":
+        row = 10 if confined else 4
+    elif target in own:
+        row = 11
+    elif len(own) > 1:
+        row = 14
+    else:
+        row = 6 if confined and nnp else 5 if confined else 4
+    if confined and nnp:
+        return Transition("stack", target, tuple(sorted({*own, target})), _why_stack(own, confined, target, facts, request), row)
+    return Transition("exec", target, (target,), _why_exec(own, confined, target, host), row)
+
+
+_STATES = {"absent": "the kernel has no AppArmor", "off": "AppArmor is off"}
+
+
+def _shown(name: str) -> str:
+    # ASCII control characters would break the line, and engines read only one
+    name = "".join(c if c >= " " else f"\\x{ord(c):02x}" for c in name)
+    return name if len(name) <= 80 else name[:77] + "..."
+
+
+def _join(names: "list[str]") -> str:
+    return " and ".join(f'"{name}"' for name in names)
+
+
+def _nnp(facts: "Situation", request: "Request") -> str:
+    if not facts["nnp"]:
+        return "no_new_privs is set by process.noNewPrivileges"
+    return "no_new_privs is inherited by the runtime" + (" and set by process.noNewPrivileges" if request["nnp"] else "")
+
+
+def _confining(own: "dict[str, str]", confined: "list[str]") -> str:
+    words = {"enforce": "enforcing", "complain": "complaining", "unknown": "of unknown mode, which is taken as confining"}
+    said = [f'"{name}" is {words.get(own[name], "confining")}' for name in confined]
+    free = [name for name in own if name not in confined]
+    return " and ".join(said) + (f" (in one stack with {_join(free)})" if free else "")
+
+
+def _why_keep(host: "AppArmor") -> str:
+    if host["state"] != "on":
+        return f"no profile is asked for, and {_STATES[host['state']]}"
+    return f'no profile is asked for, so nothing is written, and the exec starts from the runtime\'s own label "{host["label"]}"'
+
+
+def _why_stack(own: "dict[str, str]", confined: "list[str]", target: str, facts: "Situation", request: "Request") -> str:
+    already = " once more, which changes nothing" if target in own else ""
+    mixed = ""
+    if any(own[name] == "unknown" for name in confined):
+        # were the unknown one in unconfined mode, exec would have done; stacking is never the weaker of the two
+        mixed = "; should a profile of unknown mode be in unconfined mode, it stays in the label, and signal rules for peers may miss it"
+    return (
+        f"{_confining(own, confined)} and {_nnp(facts, request)}, so the kernel allows only a narrower label: "
+        f'"{target}" is stacked on it{already}{mixed}'
+    )
+
+
+def _why_exec(own: "dict[str, str]", confined: "list[str]", target: str, host: "AppArmor") -> str:
+    if confined:
+        return f'{_confining(own, confined)} and no_new_privs is not set, so the label is replaced by "{target}" where a rule permits it'
+    named = [name for name in own if name != "unconfined"]
+    who = f"the runtime's profile {_join(named)} is in unconfined mode" if named else "the runtime is unconfined"
+    why = f'{who}, so the kernel changes the label to "{target}" with or without no_new_privs'
+    if host["restrict_unconfined"] and not named:
+        why += "; it is written before capabilities are dropped, for kernel.apparmor_restrict_unprivileged_unconfined is on"
+    return why
+
+
+# -------------------------------------------------------------------------------------------------------------- refusals
+
+
+def _no_apparmor(host: "AppArmor", target: str) -> Refused:
+    if host["state"] == "absent":
+        why = "the kernel has no AppArmor: /sys/module/apparmor does not exist"
+        todo = "use a kernel built with CONFIG_SECURITY_APPARMOR"
+    else:
+        why = "AppArmor is off: /sys/module/apparmor/parameters/enabled says N"
+        todo = "boot without apparmor=0 and with apparmor among the modules of lsm="
+    return Refused(f'cannot apply the apparmor profile "{target}": {why}', f"{todo}, or remove process.apparmorProfile")
+
+
+def _no_way_out(own: "dict[str, str]", confined: "list[str]", facts: "Situation", request: "Request") -> Refused:
+    return Refused(
+        f"cannot start the container unconfined: {_confining(own, confined)} and {_nnp(facts, request)}, "
+        "and a confined task under no_new_privs cannot become unconfined",
+        f"remove process.apparmorProfile to keep {_join(list(own))}, or start without no_new_privs{_userns(own)}",
+    )
+
+
+def _not_loaded(host: "AppArmor", target: str) -> Refused:
+    return Refused(f"apparmor profile {_where(target, host)} is not loaded", _load(target, host))
+
+
+def _no_stacking(confined: "list[str]", target: str, facts: "Situation", request: "Request") -> Refused:
+    return Refused(
+        f'cannot apply the apparmor profile "{target}": {_join(confined)} confines the runtime and '
+        f"{_nnp(facts, request)}, so the profile would have to be stacked, which this kernel cannot do",
+        "use Linux 4.13 or later, or start without no_new_privs, or from an unconfined runtime",
+    )
+
+
+def _where(target: str, host: "AppArmor") -> str:
+    namespace, name = split_namespace(target)
+    namespace = namespace or host["namespace"] or ""
+    return f'"{name}" of the ' + (f'policy namespace "{namespace}"' if namespace else "runtime's policy namespace")
+
+
+def _load(target: str, host: "AppArmor") -> str:
+    namespace = split_namespace(target)[0]
+    if namespace:
+        return f"load it with: apparmor_parser -n {namespace} -r FILE"
+    own = host["namespace"] or "root"
+    return "load it with: apparmor_parser -r FILE" + ("" if own == "root" else f" (from outside the policy namespace: with -n {own})")
+
+
+def _userns(own: "dict[str, str]") -> str:
+    # kernel.apparmor_restrict_unprivileged_userns put the runtime there, and from there no transition is permitted
+    if "unprivileged_userns" not in own:
+        return ""
+    return (
+        '; "unprivileged_userns" is what an unprivileged task becomes in a user namespace: '
+        "give the runtime a profile of its own with the rule: userns,"
+    )
+
+
+def rule(transition: Transition) -> str:
+    """The line of policy that permits the transition, for a profile of the runtime: `change_profile -> &web,`.
+
+    Source: apparmor.d(5); the name is a pattern there, so what would be special in it is escaped.
+    """
+    name = "".join("\\" + c if c in '\\*?[]{}^"' else c for c in transition.profile)
+    name = f"&{name}" if transition.action == "stack" else name
+    plain = all(c.isalnum() or c in "&:/._-+@%=~\\" for c in name) and "\\" not in name
+    return f"change_profile -> {name}," if plain else f'change_profile -> "{name}",'
+
+
+def write_failed(transition: Transition, facts: "Situation", errno: int, call: str = "write") -> str:
+    """The sentence for a transition that the kernel did not take; `call` is the system call that failed with `errno`.
+
+    Engines look for the path between backticks, so no other backtick may follow, and take the words "permission denied"
+    and "operation not permitted" for other faults, so the errno is told by its name.
+    """
+    host = facts["apparmor"]
+    own = {part["name"]: part["mode"] for part in host["components"]}
+    path = "/proc/" + ATTRIBUTE[host["interface"]]
+    name = NAMES.get(errno, f"errno {errno}")
+    confined = [part for part, mode in own.items() if mode != "unconfined"]
+    if call == "check":
+        why = f'the pending label read back is not "{transition.profile}": it may not be loaded, and a complaining profile hides that'
+        return f"write to `{path}`: {why}; {_load(transition.profile, host)}"
+    if call not in ("write", "lsm_set_self_attr"):
+        file = path.replace("/proc/thread-self", "@{PROC}/@{pid}/task/@{tid}")
+        why = f"{call} failed" + (f"; {_each(confined)} the rule: owner {file} rw," if errno == ERRNO["EACCES"] and confined else "")
+    elif errno == ERRNO["ENOENT"]:
+        why = f"apparmor profile {_where(transition.profile, host)} is not loaded; {_load(transition.profile, host)}"
+    elif errno == ERRNO["EACCES"]:
+        strict = [part for part in confined if own[part] != "complain"] or confined
+        if strict:
+            why = f"{_each(strict)} the rule: {rule(transition)}{_userns(own)}"
+        else:
+            why = "nothing confines the runtime, but a tracer of it may be; do not trace it under another profile"
+    elif errno == ERRNO["EPERM"]:
+        said = _join(confined) + " confines the runtime, and" if confined else "under"
+        why = f'{said} no_new_privs allows no change to "{transition.profile}"; start without no_new_privs'
+    elif errno in (ERRNO["EINVAL"], ERRNO["EOPNOTSUPP"]):
+        why = f'"{transition.action} {transition.profile}" is not understood; another security module may own this attribute'
+    else:
+        why = f'the kernel does not take "{transition.action} {transition.profile}"'
+    return f"write to `{path}`: {name}: {why}"
+
+
+def _each(names: "list[str]") -> str:
+    return f"the profile{'s' if len(names) > 1 else ''} {_join(names)} {'each need' if len(names) > 1 else 'needs'}"
+
+
+# ---------------------------------------------------------------------------------------------------------------- checks
+
+
+def pending_ok(transition: Transition, text: str) -> bool:
+    """Whether the pending transition, as the kernel reads it back, is to the profile asked for and to nothing else.
+
+    A kernel whose task is complaining invents a learning profile for a name that is not loaded. Whether the transition
+    stacks is not to be read there. Source: apparmor_getprocattr() in lsm.c.
+    """
+    label, mode = parse(text)
+    named = mode is not None or split_namespace(label)[1] == "unconfined"
+    return transition.action == "keep" or (named and LEARNING not in label and components(label) == (transition.profile,))
+
+
+def check(transition: Transition, label: str, mode: "str | None" = None) -> "str | None":
+    """Compares the label of the running process with what was decided: None when it holds, else a sentence.
+
+    `label` and `mode` are as parse() gives them; a label with no mode may be the kernel's whole line. Components are compared
+    as a set, for the kernel sorts them. "keep" asks for nothing, so the exec may have attached a profile: it is never wrong.
+    """
+    if transition.action == "keep":
+        return None
+    if mode is None:
+        label, mode = parse(label)
+    live, expected = set(components(label)), set(transition.expected)
+    if live == expected:
+        return None
+    shown = f'"{label}"' + (f" ({mode})" if mode else "")
+    why = ""
+    if any(LEARNING in part for part in live - expected):
+        why = "; the kernel invented a learning profile, so the one asked for is not loaded or has been removed"
+    elif live - expected == {"unconfined"} and expected < live:
+        why = (
+            "; kernel.apparmor_restrict_unprivileged_unconfined adds unconfined where the runtime is unconfined and lacks "
+            "CAP_MAC_OVERRIDE: load a profile for the runtime"
+        )
+    elif transition.profile not in live:
+        why = f'; the profile "{transition.profile}" was not applied'
+        if "unconfined" in live - expected:  # domain.c, aa_get_newest_label(): what is left where a profile was
+            why += ", or it was removed while the process waited"
+    wanted = "//&".join(sorted(transition.expected, key=lambda part: (part[:1] == ":", part)))  # other namespaces come last
+    return f'the process runs under the apparmor label {shown}, not under "{wanted}"{why}'
+
+
+# ----------------------------------------------------------------------------------------------------------------- steps
+
+
+def proc_steps() -> "tuple[Step, ...]":
+    """Opens the host's /proc into the slot "proc" and makes sure that it is a procfs, not a file tree that looks like one.
+
+    A container can put files in the way of /proc (CVE-2019-16884, CVE-2025-52881), so this is done in the host's namespaces.
+    """
+    magic = Scratch("proc magic", 120)  # struct statfs, whose first word is f_type
+    return (
+        Step(
+            "open the host's /proc",
+            Call("openat", AT_FDCWD, "/proc", O_PATH | O_DIRECTORY | O_CLOEXEC, 0, into="proc"),
+            Call("fstatfs", Slot("proc"), magic),
+            Call("check", magic, PROC_SUPER_MAGIC, len(PROC_SUPER_MAGIC), ERRNO["ENODEV"]),
+            kind="proc", hint="/proc must be a mounted procfs",
+        ),
+    )
+
+
+RESOLVE_PLAIN = 0x01 | 0x02  # RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS: nothing mounted over it, nothing but procfs
+TO_READ, TO_WRITE = open_how(O_RDONLY | O_CLOEXEC, resolve=RESOLVE_PLAIN), open_how(O_WRONLY | O_CLOEXEC, resolve=RESOLVE_PLAIN)
+LSM_ATTR_EXEC, LSM_ID_APPARMOR = 101, 104  # linux/lsm.h
+LSM_CTX = 32  # struct lsm_ctx { u64 id, flags, len, ctx_len; u8 ctx[]; }
+
+
+def steps(transition: Transition, interface: "Literal['lsm', 'scoped', 'legacy']") -> "tuple[Step, ...]":
+    """The system calls of a transition: one write, then the pending label is read back and compared. None for "keep".
+
+    The step must be made by the process that later becomes the container's init or is copied to it, before it enters
+    namespaces, drops capabilities or sets no_new_privs; fork copies a pending transition, any exec clears it. It reads the
+    slot "proc" of proc_steps(). From Linux 6.8 the label is given by system call, which no file can stand in the way of;
+    where a seccomp filter around the runtime keeps that away (ENOSYS, EPERM), the same text is written to the file, and
+    the kernel's answer to that counts. What was read back is pending_text() of the reply's buffers, for pending_ok().
+    """
+    if transition.action == "keep":
+        return ()
+    text = f"{transition.action} {transition.profile}".encode("utf-8", "surrogateescape")
+    calls: "list[Call]" = []
+    if interface == "lsm":
+        ctx = Data(pack("=QQQQ", LSM_ID_APPARMOR, 0, LSM_CTX + len(text), len(text)) + text)
+        calls.append(Call("lsm_set_self_attr", LSM_ATTR_EXEC, ctx, LSM_CTX + len(text), 0, fine=("ENOSYS", "EPERM"), on_fine="file"))
+        calls += _pending_by_call(transition)
+    # the kernel takes one write as one command
+    calls += [
+        Call("openat2", Slot("proc"), ATTRIBUTE[interface], TO_WRITE, 24, into="label", label="file"),
+        Call("write", Slot("label"), text, len(text)),
+        Call("close", Slot("label")),
+        *_pending_by_file(transition, interface),
+    ]
+    verb = "stack on the label" if transition.action == "stack" else "change the label to"
+    return (Step(f'{verb} "{transition.profile}" at the exec', *calls, kind="label"),)
+
+
+def still(transition: Transition, interface: "Literal['lsm', 'scoped', 'legacy']") -> "tuple[Step, ...]":
+    """Reads the pending label back once more, just before the exec: between create and start somebody may have removed the profile,
+    and the kernel puts unconfined in its place (apparmorfs.c, aa_get_newest_label()). None for "keep"."""
+    if transition.action == "keep":
+        return ()
+    calls: "list[Call]" = []
+    if interface == "lsm":
+        calls += _pending_by_call(transition, fine=("ENOSYS", "EPERM"), on_fine="file")
+    calls += _pending_by_file(transition, interface, label="file")
+    what = f'see that the label "{transition.profile}" is still the one asked for'
+    hint = f'the profile "{transition.profile}" was removed or replaced; load it and create the container anew'
+    return (Step(what, *calls, kind="still", hint=hint),)
+
+
+def _wanted(transition: Transition, end: bytes) -> "tuple[bytes, int]":
+    """How the pending label has to begin as the kernel prints it, and room for it, its mode, or a wrong answer."""
+    name = transition.profile.encode("utf-8", "surrogateescape")
+    plain = split_namespace(transition.profile)[1] == "unconfined"  # printed without a mode
+    return name + (end if plain else b" ("), (len(name) + 512) & ~7
+
+
+def _pending_by_call(transition: Transition, fine: "tuple[str, ...]" = (), on_fine: str = "") -> "list[Call]":
+    wanted, size = _wanted(transition, b"\0")
+    answer = Out("pending answer", LSM_CTX + size)
+    return [
+        Call("lsm_get_self_attr", LSM_ATTR_EXEC, answer, Data(pack("=I", LSM_CTX + size)), 0, fine=fine, on_fine=on_fine),
+        Call("check", answer, pack("=Q", LSM_ID_APPARMOR), 8, ERRNO["EBADMSG"]),
+        Call("check", Part(answer, LSM_CTX), wanted, len(wanted), ERRNO["EBADMSG"], on_zero="end"),
+    ]
+
+
+def _pending_by_file(transition: Transition, interface: str, label: str = "") -> "list[Call]":
+    wanted, size = _wanted(transition, b"\n")
+    pending = Out("pending", size)
+    return [
+        Call("openat2", Slot("proc"), ATTRIBUTE[interface], TO_READ, 24, into="label", label=label),
+        Call("read", Slot("label"), pending, size),
+        Call("check", pending, wanted, len(wanted), ERRNO["EBADMSG"]),
+        Call("close", Slot("label")),
+    ]
+
+
+def pending_text(outs: "dict[str, bytes]") -> "str | None":
+    """What was read back of the pending label, by whichever way it was; None when nothing was asked for."""
+    raw = outs.get("pending", b"").rstrip(b"\0") or outs.get("pending answer", b"")[LSM_CTX:].rstrip(b"\0")
+    return raw.decode("utf-8", "surrogateescape") if raw else None

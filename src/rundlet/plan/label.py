@@ -1,0 +1,81 @@
+"""AppArmor labels as text: what the kernel prints and what it takes for a profile's name. No I/O.
+
+    rt//&:ns:web//&:ns:web//hat (mixed)     three profiles, all of which must permit what the process does, and their mode
+
+A label is one or more profiles joined by `//&`. A profile is named `P`, `P//hat` or, in a policy namespace, `:ns:P`. Kernel
+sources cited are those of security/apparmor/.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+LONGEST = 4000  # the kernel cuts what exceeds a page without a word, and a name cut short may be another profile's
+LEARNING = "//null-"  # policy.c: how the kernel names the profiles it invents for a complaining one
+
+
+def parse(text: str) -> "tuple[str, str | None]":
+    """Splits a label as the kernel prints it into the label and its mode, which is None for plain `unconfined`.
+
+    The mode is behind the last " (": names may hold blanks and parentheses themselves. A trailing newline (procfs) or NUL
+    is dropped. Source: aa_label_snxprint() in label.c.
+    """
+    text = text.rstrip("\0")
+    text = text[:-1] if text[-1:] == "\n" else text
+    label, found, mode = text.rpartition(" (")
+    return (label, mode[:-1]) if found and mode[-1:] == ")" else (text, None)
+
+
+def components(label: str) -> "tuple[str, ...]":
+    """The profiles of a label without its mode, in the order printed, each by its canonical name; a hat (`P//hat`) is one.
+
+    The kernel prints a policy namespace once for all profiles of it that follow, so `:ns:a//&b` is `:ns:a` and `:ns:b`.
+    Source: aa_label_snxprint() and fqlookupn_profile() in label.c.
+    """
+    found, namespace = [], ""
+    for part in label.split("//&"):
+        if part[:1] == ":":
+            namespace, name = split_namespace(part)
+        else:
+            name = part
+        found.append(f":{namespace}:{name}" if namespace else name)
+    return tuple(found)
+
+
+def split_namespace(name: str) -> "tuple[str, str]":
+    """The policy namespace ("" for the reader's own) and the profile of `P`, `:ns:P` or `:ns://P`."""
+    if name[:1] != ":":
+        return "", name
+    namespace, _, profile = name[1:].partition(":")
+    return namespace, profile[2:] if profile[:2] == "//" else profile
+
+
+def canonical(name: str) -> str:
+    """A profile's name as labels print it: `:ns://P`, the form of the kernel's list of profiles, becomes `:ns:P`."""
+    namespace, profile = split_namespace(name)
+    return f":{namespace}:{profile}" if namespace else profile
+
+
+def name_fault(name: str, loaded: "Collection[str] | None" = None) -> str:
+    """Why the kernel would take `name` for something else than the profile of that name; "" when it would not.
+
+    Source: apparmor_setprocattr() in lsm.c, aa_change_profile() in domain.c, aa_lookupn_profile() in policy.c.
+    """
+    namespace, profile = split_namespace(name)
+    if "\0" in name or "\n" in name:
+        return "a profile name holds no NUL and no newline"
+    if name[:1] == "&":
+        return "a leading & would stack the profile instead of changing to it"
+    if "//&" in name:
+        return "it is a stack of profiles; name one of them"
+    if LEARNING in name:
+        return "it names a profile that the kernel invents while learning"
+    if name != name.strip(" \t\v\f\r") or profile != profile.strip(" \t\v\f\r"):
+        return "the kernel drops the blanks around it"
+    if len(name.encode("utf-8", "surrogateescape")) > LONGEST:
+        return f"it is longer than {LONGEST} bytes"
+    if not profile or (name[:1] == ":" and not namespace):
+        return "it names no profile, which means unconfined to the kernel"
+    if profile != "unconfined" and "unconfined".startswith(profile) and canonical(name) not in map(canonical, loaded or ()):
+        return "the kernel takes it for short for unconfined"
+    return ""

@@ -1,0 +1,130 @@
+"""The namespaces of a container: those joined by path, those made new, and the process that is the first one in them."""
+
+from _struct import pack
+
+from rundlet import kernel as k
+from rundlet.plan.step import Call, Data, Slot, Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rundlet.spec.types import Namespace, TimeOffset
+
+CLOCKS = {"monotonic": 1, "boottime": 7}  # clock_gettime(2)
+
+
+def wanted(namespaces: "list[Namespace]") -> "dict[str, str | None]":
+    """Type → path to join, or None for a new one."""
+    return {space["type"]: space["path"] for space in namespaces}
+
+
+def join(paths: "dict[str, str]") -> "tuple[Step, ...]":
+    """Joins namespaces by path; mount last, since paths are looked up in it.
+
+    Joining a namespace takes privilege over the user namespace that owns it: the host's first, then, once the user namespace is joined,
+    those that belong to that one: setns(2).
+    """
+    if not paths:
+        return ()
+    order = [kind for kind in ("network", "ipc", "uts", "pid", "cgroup", "time", "mount") if kind in paths]
+    steps = [
+        Step(
+            f"open the {kind} namespace {paths[kind]}",
+            Call("openat", k.AT_FDCWD, paths[kind], k.O_RDONLY | k.O_CLOEXEC, 0, into=f"ns:{kind}"), kind="namespace",
+        )
+        for kind in [*order, *(["user"] if "user" in paths else [])]
+    ]
+    later = ("EPERM",) if "user" in paths else ()
+    for kind in order:
+        steps.append(Step(
+            f"join the {kind} namespace",
+            Call("setns", Slot(f"ns:{kind}"), k.NAMESPACES[kind], into=f"joined:{kind}", fine=later), kind="namespace",
+        ))
+    if "user" in paths:
+        steps.append(Step("join the user namespace", Call("setns", Slot("ns:user"), k.CLONE_NEWUSER), kind="namespace"))
+        for kind in order:
+            steps.append(Step(
+                f"join the {kind} namespace that the user namespace owns",
+                Call("value", Slot(f"joined:{kind}"), fine=("EPERM",), on_zero="end"),
+                Call("setns", Slot(f"ns:{kind}"), k.NAMESPACES[kind]), kind="namespace",
+            ))
+    return tuple(steps)
+
+
+def new_time(offsets: "dict[str, TimeOffset]") -> Step:
+    """A new time namespace for the children, and its offsets, which can be set until the first process is in it."""
+    calls = [Call("unshare", k.CLONE_NEWTIME)]
+    if offsets:
+        text = "".join(f"{clock} {o['secs']} {o['nanosecs']}\n" for clock, o in offsets.items())
+        calls += [
+            Call("openat", Slot("proc"), "self/timens_offsets", k.O_WRONLY | k.O_CLOEXEC, 0, into="offsets"),
+            Call("write", Slot("offsets"), text, len(text.encode())),
+            Call("close", Slot("offsets")),
+        ]
+    return Step("make a time namespace", *calls, kind="namespace", hint="the kernel must have time namespaces (5.6)")
+
+
+def clone(kinds: "list[str]") -> Step:
+    """The first process of the container, in new namespaces of these kinds; a child of the runtime, not of the executor that made it.
+
+    The executor answers with the process's number and is gone; the new process waits for the next program.
+    """
+    flags = k.CLONE_PARENT | sum(k.NAMESPACES[kind] for kind in kinds)
+    # exit_signal must be zero with CLONE_PARENT: the child's is the executor's, SIGCHLD. clone(2)
+    args = Data(pack("11Q", flags, *[0] * 10))
+    named = f"in new namespaces ({', '.join(kinds)})" if kinds else "in the namespaces at hand"
+    return Step(
+        f"make the container's first process {named}",
+        Call("clone3", args, 88, into="child", on_zero="child"),
+        Call("reply"),
+        Call("exit_group", 0),
+        Call("next", label="child"),
+        kind="clone",
+        hint="the kernel's limits are in /proc/sys/user/max_*_namespaces and in the pids controller",
+    )
+
+
+def unshare(kinds: "list[str]") -> Step:
+    """New namespaces for this very process."""
+    return Step(f"unshare {', '.join(kinds)}", Call("unshare", sum(k.NAMESPACES[kind] for kind in kinds)), kind="namespace")
+
+
+def become_root() -> Step:
+    """In a user namespace: its user 0, before anything is made that should be its own. setgroups first, while it may."""
+    return Step(
+        "become root of the user namespace",
+        Call("setgroups", 0, 0, fine=("EPERM",)),
+        Call("setresgid", 0, 0, 0), Call("setresuid", 0, 0, 0),
+        # changing ids has made the process dumpable anew: prctl(2)
+        Call("prctl", k.PR_SET_DUMPABLE, 0, 0, 0, 0),
+        kind="userns",
+    )
+
+
+def join_container(kinds: "list[str]") -> Step:
+    """Joins a running container's namespaces all at once, through the pidfd in slot "init": setns(2), Linux 5.8."""
+    return Step(
+        f"join the container's namespaces ({', '.join(kinds)})",
+        Call("setns", Slot("init"), sum(k.NAMESPACES[kind] for kind in kinds)), kind="namespace",
+    )
+
+
+def sysctl(name: str, value: str) -> Step:
+    """Sets a sysctl of the container's namespaces through the host's procfs: which namespace counts is the writer's."""
+    text = value.encode("utf-8", "surrogateescape")
+    return Step(
+        f"set the sysctl {name} to {value}",
+        Call("openat", Slot("proc"), "sys/" + name, k.O_WRONLY | k.O_CLOEXEC, 0, into="sysctl"),
+        Call("write", Slot("sysctl"), text, len(text)),
+        Call("close", Slot("sysctl")),
+        kind="sysctl", hint=f"does this kernel have /proc/sys/{name}, and does it take that value in a namespace?",
+    )
+
+
+def names(hostname: "str | None", domainname: "str | None") -> "tuple[Step, ...]":
+    """The host name and the NIS domain name of the UTS namespace."""
+    steps = []
+    if hostname is not None:
+        steps.append(Step(f"set the host name to {hostname}", Call("sethostname", hostname, len(hostname.encode())), kind="uts"))
+    if domainname is not None:
+        steps.append(Step(f"set the domain name to {domainname}", Call("setdomainname", domainname, len(domainname.encode())), kind="uts"))
+    return tuple(steps)

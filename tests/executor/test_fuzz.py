@@ -1,0 +1,120 @@
+"""The executor's logic under AddressSanitizer and UndefinedBehaviorSanitizer, fed with programs at the edge (harness.c says how).
+
+Each check of executor.c is also taken out of a copy, one at a time: the same inputs must find every hole, or they prove nothing.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.executor.builds import SOURCE, fuzzing, hosted, sanitizing
+from tests.executor.corpus import inputs
+from tests.executor.model import PUT, VALUE, Op, pack
+
+SECONDS = 20  # of coverage-guided search
+SANITIZERS = {"ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:exitcode=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
+
+FOUND = ("AddressSanitizer", "runtime error", "the executor ")  # a sanitizer's word, or the harness's
+
+CLAIM = "if (n <= 0 || (u64)n > size)\n\t\t\treturn 0;\n\t\t"
+# name: (what stands in executor.c, what stands there instead)
+HOLES = {
+    "an address one behind the data": ("op->kind[i] == ADDRESS && value < size", "op->kind[i] == ADDRESS && value <= size"),
+    "an address anywhere": ("op->kind[i] == ADDRESS && value < size", "op->kind[i] == ADDRESS"),
+    "a slot too high": ("op->kind[i] == SLOT && value < SLOTS", "op->kind[i] == SLOT && value <= SLOTS"),
+    "a result into a slot that is none": ("op->into != NONE && op->into >= SLOTS", "0"),
+    "a check that begins outside": ("!inside(a, n, size) || ", ""),
+    "a check against what is outside": (" || !inside(b, n, size)", ""),
+    "a put of a slot that is none": ("op->arg[0] >= SLOTS || ", ""),
+    "a put outside the data": (" || !inside(at, width, size)", ""),
+    "a put of more than a slot": ("width > 8 || ", ""),
+    "a link outside the data": ("!inside(link->at, 8, head.data) || ", ""),
+    "a link to the outside": (" || link->to >= head.data", ""),
+    "a sum that overflows": ("at <= whole && size <= whole - at", "at + size <= whole"),
+    "a program larger than the room": (" || ops + links + head.data > ROOM", ""),
+    "a program one byte larger than the room": ("ops + links + head.data > ROOM", "ops + links + head.data > ROOM + 1"),
+    "a reply longer than the data": ("head.out > head.data || ", ""),
+    "a read that claims too much": (CLAIM + "to += n;", CLAIM.replace(" || (u64)n > size", "") + "to += n;"),
+    "a send that claims too much": (CLAIM + "from += n;", CLAIM.replace(" || (u64)n > size", "") + "from += n;"),
+    "an unknown word that is called": ("op->nr < CHECK ? kernel(op->nr, args) : -E_BADMSG", "kernel(op->nr + (op->nr > 0xff10), args)"),
+}
+
+
+@pytest.fixture(scope="module")
+def compiler() -> str:
+    if not sanitizing():
+        pytest.skip("neither gcc nor clang with its sanitizers is here")
+    return sanitizing()[0]
+
+
+@pytest.fixture(scope="module")
+def batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "inputs"
+    path.write_bytes(b"".join(len(one).to_bytes(4, "little") + one for one in inputs(1, 6000)))
+    return path
+
+
+def run(binary: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([binary, *words], capture_output=True, text=True, errors="replace", env=os.environ | SANITIZERS, timeout=300)
+
+
+def test_no_program_makes_the_executor_leave_its_bounds(compiler: str, batch: Path, tmp_path: Path) -> None:
+    for name in sanitizing():
+        done = run(hosted(name, tmp_path / name), batch)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "6000 inputs\n"
+
+
+@pytest.mark.parametrize("hole", HOLES)
+def test_each_missing_check_is_found(compiler: str, batch: Path, tmp_path: Path, hole: str) -> None:
+    text, (sound, broken) = SOURCE.read_text(), HOLES[hole]
+    assert text.count(sound) == 1, "executor.c has changed: this hole must be cut anew"
+    source = tmp_path / "executor.c"
+    source.write_text(text.replace(sound, broken))
+    done = run(hosted(compiler, tmp_path / "hosted", source), batch)
+    assert done.returncode != 0
+    assert any(word in done.stderr for word in FOUND), done.stderr
+
+
+@pytest.fixture
+def seeds(tmp_path: Path) -> Path:
+    folder = tmp_path / "seeds"
+    folder.mkdir()
+    for i, one in enumerate(inputs(2, 400)):
+        (folder / str(i)).write_bytes(one)
+    return folder
+
+
+@pytest.fixture
+def fuzzer() -> None:
+    if not fuzzing():
+        pytest.skip("no clang with libFuzzer here")
+
+
+def search(binary: Path, seeds: Path, tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    words = ["-seed=1", "-max_len=2048", "-use_value_profile=1", f"-artifact_prefix={tmp_path}/", "-print_final_stats=1", *options]
+    return run(binary, *words, seeds)
+
+
+@pytest.mark.usefixtures("fuzzer")
+def test_a_guided_search_finds_nothing(seeds: Path, tmp_path: Path) -> None:
+    done = search(hosted("clang", tmp_path / "fuzz", fuzzer=True), seeds, tmp_path, "-runs=400000", f"-max_total_time={SECONDS}")
+    assert done.returncode == 0, done.stderr[-4000:]
+    executed = next(int(line.split()[-1]) for line in done.stderr.splitlines() if line.startswith("stat::number_of_executed_units"))
+    assert executed > 10000, "hardly anything was tried"
+
+
+@pytest.mark.usefixtures("fuzzer")
+def test_a_guided_search_finds_a_hole_that_no_seed_falls_into(tmp_path: Path) -> None:
+    seeds = tmp_path / "seed"
+    seeds.mkdir()
+    (seeds / "sound").write_bytes(bytes(16) + pack([Op(VALUE, (7,), into=1), Op(PUT, (1, 8, 8))], bytes(16), 16))
+    source = tmp_path / "executor.c"
+    sound, broken = HOLES["a put outside the data"]
+    source.write_text(SOURCE.read_text().replace(sound, broken))
+    done = search(hosted("clang", tmp_path / "fuzz", source, fuzzer=True), seeds, tmp_path, "-runs=400000", f"-max_total_time={SECONDS}")
+    assert done.returncode != 0
+    assert any(word in done.stderr for word in FOUND), done.stderr[-4000:]
+    assert "INITED" in done.stderr, "the seed itself failed"

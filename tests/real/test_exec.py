@@ -1,0 +1,280 @@
+"""One more process in a running container: what may be said of it, and that it is held to what the container is held to."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rundlet.cgroup import files, tasks
+from rundlet.cgroup.place import place
+from tests import bundles
+from tests.bundles import CGROUPS, Box, proc_status, status_of, user_namespace
+from tests.real.test_process import filtered, sets
+
+
+@pytest.fixture
+def running(box: Box) -> Box:
+    """A container that runs."""
+    box.started()
+    return box
+
+
+def test_words_of_the_command_line(running: Box) -> None:
+    done = running.exec("sh", "-c", "echo out; echo err >&2; cat; exit 7", input="in\n")
+    assert (done.status, done.out, done.err) == (7, "out\nin\n", "err\n")
+
+
+def test_options_may_follow_the_words(running: Box) -> None:
+    assert running.exec("echo", "-d", "--cwd", "/x").out == "-d --cwd /x\n"
+
+
+def test_a_process_file(running: Box) -> None:
+    file = running.folder / "process.json"
+    file.write_text(
+        json.dumps(
+            {
+                "args": ["sh", "-c", "pwd; id -u; id -g; echo $A; umask; ulimit -n"],
+                "env": ["A=b", "PATH=/bin"],
+                "cwd": "/etc",
+                "user": {"uid": 5, "gid": 6, "umask": 0o77},
+                "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 50, "hard": 60}],
+            }
+        )
+    )
+    assert running.exec("--process", str(file), "--").out.split() == ["/etc", "5", "6", "b", "0077", "50"]
+
+
+def test_a_process_file_that_is_bad(running: Box) -> None:
+    file = running.folder / "process.json"
+    file.write_text('{"args": ["true"], "cwd": 5}')
+    done = running.exec("--process", str(file), "--")
+    assert done.status == 255
+    assert done.err == "rundlet: /cwd: must be an absolute path, not 5\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "script", "wanted"),
+    [
+        (["--user", "1000"], "id -u; id -g", "1000 0"),
+        (["--user", "1000:1001"], "id -u; id -g; echo $HOME", "1000 1001 /home/user"),
+        (["--cwd", "/etc"], "pwd", "/etc"),
+        (["--env", "A=1", "--env", "B=2"], "echo $A$B$PATH", "12/bin"),
+        (["-e", "PATH=/bin:/x"], "echo $PATH", "/bin:/x"),
+        (["--additional-gids", "7", "--additional-gids", "8"], "id -G", "0 7 8"),
+        (["-u", "3"], "grep CapEff /proc/self/status", "CapEff: 0000000000000000"),
+    ],
+)
+def test_options(running: Box, options: list[str], script: str, wanted: str) -> None:
+    done = running.exec(*options, "--", "sh", "-c", script)
+    assert (done.status, done.err) == (0, "")
+    assert done.out.split() == wanted.split()
+
+
+def test_capabilities_are_the_containers(running: Box) -> None:
+    pid_file = running.folder / "exec.pid"
+    running.exec("--detach", "--pid-file", str(pid_file), "--", "sleep", "1000")
+    assert sets(int(pid_file.read_text())) == sets(running.pid)
+
+
+def test_more_capabilities(running: Box) -> None:
+    done = running.exec("--cap", "CAP_CHOWN", "--", "sh", "-c", "grep Cap /proc/self/status")
+    found = dict(line.split(":\t") for line in done.out.splitlines())
+    assert int(found["CapEff"], 16) & 1
+    assert int(found["CapBnd"], 16) & 1
+
+
+def test_a_capability_that_is_none(running: Box) -> None:
+    done = running.exec("--cap", "CAP_NOTHING", "--", "true")
+    assert done.status == 255
+    assert "CAP_NOTHING is no capability" in done.err
+
+
+@pytest.mark.parametrize("nnp", [True, False])
+def test_the_same_confinement(boxes: Callable[..., Box], nnp: bool) -> None:
+    box = boxes()
+    box.process["noNewPrivileges"] = nnp
+    box.linux["seccomp"] = filtered("SCMP_ACT_ERRNO", "mkdir", "mkdirat")
+    pid = box.started()
+    pid_file = box.folder / "exec.pid"
+    box.exec("--detach", "--pid-file", str(pid_file), "--", "sleep", "1000")
+    keys = ("NoNewPrivs", "Seccomp", "Seccomp_filters", "CapBnd", "CapEff", "CapPrm", "CapInh", "CapAmb", "Uid", "Gid", "Groups")
+    first, second = proc_status(pid), proc_status(int(pid_file.read_text()))
+    assert {key: first[key] for key in keys} == {key: second[key] for key in keys}
+    for name in os.listdir(f"/proc/{pid}/ns"):
+        assert os.readlink(f"/proc/{pid}/ns/{name}") == os.readlink(f"/proc/{int(pid_file.read_text())}/ns/{name}")
+    assert Path(f"/proc/{pid}/cgroup").read_text() == Path(f"/proc/{int(pid_file.read_text())}/cgroup").read_text()
+
+
+def test_no_new_privs_can_be_asked_for(boxes: Callable[..., Box]) -> None:
+    box = boxes()
+    box.process["noNewPrivileges"] = False
+    box.started()
+    script = "grep NoNewPrivs /proc/self/status"
+    assert box.exec("sh", "-c", script).out.split() == ["NoNewPrivs:", "0"]
+    assert box.exec("--no-new-privs", "--", "sh", "-c", script).out.split() == ["NoNewPrivs:", "1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "status"),
+    [
+        (["nothere"], 'exec: "nothere": executable file not found in $PATH', 127),
+        (["/nothere"], 'exec: "/nothere": no such file or directory', 127),
+        (["/etc/passwd"], 'exec: "/etc/passwd": permission denied', 126),
+        (["/etc"], 'exec: "/etc": is a directory', 126),
+    ],
+)
+def test_programs_that_cannot_be_executed(running: Box, words: list[str], text: str, status: int) -> None:
+    done = running.exec(*words)
+    assert text in done.err
+    assert done.err.count("\n") == 1
+    assert done.status == 255 or done.status == status
+    assert len(bundles.children()) == 1
+
+
+def test_killed(running: Box) -> None:
+    assert running.exec("sh", "-c", "kill -9 $$").status == 137
+
+
+def test_detached(running: Box) -> None:
+    pid_file = running.folder / "exec.pid"
+    done = running.exec("--detach", "--pid-file", str(pid_file), "--", "sh", "-c", "exec sleep 1000")
+    assert (done.status, done.out, done.err) == (0, "", "")
+    text = pid_file.read_text()
+    assert text.isdigit()
+    pid = int(text)
+    assert pid in bundles.children()  # as an engine has it
+    assert bundles.eventually(lambda: Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x001000\x00")
+    os.kill(pid, 9)
+    assert status_of(pid) == 137
+
+
+def test_it_dies_with_the_container(running: Box) -> None:
+    pid_file = running.folder / "exec.pid"
+    running.exec("--detach", "--pid-file", str(pid_file), "--", "sleep", "1000")
+    pid = int(pid_file.read_text())
+    first = running.pid
+    running.ok("kill", running.id, "KILL")
+    assert status_of(pid) == 137
+    assert status_of(first) == 137
+
+
+def test_a_pid_file_relative_to_the_caller(running: Box) -> None:
+    running.exec("--detach", "--pid-file", "exec.pid", "--", "sleep", "1000", cwd=running.folder)
+    assert (running.folder / "exec.pid").exists()
+
+
+def test_descriptors(running: Box) -> None:
+    read, write = os.pipe()
+    done = running.exec("sh", "-c", "exec ls /proc/self/fd", pass_fds=(read, write))
+    os.close(read)
+    os.close(write)
+    assert done.out.split() == ["0", "1", "2", "3"]  # the last is that of ls
+
+
+def test_preserved_descriptors(running: Box) -> None:
+    (running.folder / "kept").write_text("kept")
+    with open(running.folder / "kept") as file:
+        script = 'exec 3<&0 </dev/null; exec "$@"'
+        words = running.words("exec", "--preserve-fds", "1", running.id, "cat", "/proc/self/fd/3")
+        done = subprocess.run(["sh", "-c", script, "sh", *words], stdin=file, capture_output=True, text=True)
+    assert (done.stdout, done.stderr, done.returncode) == ("kept", "", 0)
+
+
+def test_in_a_user_namespace(boxes: Callable[..., Box]) -> None:
+    box = boxes()
+    user_namespace(box.config)
+    os.chown(box.rootfs, 100000, 100000)
+    box.process["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 78}]
+    box.started()
+    done = box.exec("--user", "5:6", "--", "sh", "-c", "id -u; id -g; ulimit -n; grep CapBnd /proc/self/status")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.split()[:3] == ["5", "6", "77"]
+
+
+def test_in_a_container_that_is_only_created(box: Box) -> None:
+    box.created()
+    done = box.exec("echo", "here")
+    assert (done.status, done.out) == (0, "here\n")
+    assert box.status == "created"
+
+
+def test_in_a_stopped_container(running: Box) -> None:
+    running.ended()
+    done = running.exec("true")
+    assert done.status == 255
+    assert "container not running" in done.err
+
+
+@pytest.mark.skipif(CGROUPS["layout"] == "none", reason="no freezer here")
+def test_in_a_paused_container(running: Box) -> None:
+    at = place(CGROUPS, str(running.linux["cgroupsPath"]), "")
+    tasks.freeze(at)
+    try:
+        assert running.status == "paused"
+        done = running.exec("true")
+        assert done.status == 255
+        assert "paused" in done.err
+        running.ok("delete", "--force", running.id)
+    finally:
+        tasks.thaw(at) if any(os.path.exists(d.path) for d in at.dirs) else None
+    assert running.left() == []
+
+
+@pytest.mark.skipif(CGROUPS["layout"] == "none", reason="no cgroups here")
+def test_a_cgroup_of_its_own(running: Box) -> None:
+    from rundlet.cgroup.place import sub
+
+    at = sub(place(CGROUPS, str(running.linux["cgroupsPath"]), ""), "inner")
+    if CGROUPS["layout"] == "v2":  # where a cgroup with processes gives nothing to sub-cgroups, it may have them all the same
+        os.mkdir(at.dirs[-1].path)
+    else:
+        files.create(at)
+    done = running.exec("--cgroup", "inner", "--", "cat", "/proc/self/cgroup")
+    assert (done.status, done.err) == (0, "")
+    assert "/inner" in done.out
+
+
+def test_the_directory_is_inside(running: Box) -> None:
+    for number in range(3, 12):
+        done = running.exec("--cwd", f"/proc/self/fd/{number}", "--", "readlink", "/proc/self/cwd")
+        # one of them is the container's own root, and that is inside
+        assert (done.status, done.out) in ((255, ""), (0, "/\n")), done
+
+
+def test_a_directory_that_is_not_there(running: Box) -> None:
+    done = running.exec("--cwd", "/nothere", "--", "true")
+    assert done.status == 255
+    assert "/nothere" in done.err
+
+
+def test_signals_are_passed_on(running: Box) -> None:
+    words = running.words("exec", running.id, "sh", "-c", "trap 'echo hup; exit 3' HUP; echo ready; while :; do sleep 0.01; done")
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout and child.stdout.readline() == "ready\n"
+        child.send_signal(1)
+        assert child.stdout.read() == "hup\n"
+        assert child.wait() == 3
+
+
+def test_many_at_once(running: Box) -> None:
+    children = [subprocess.Popen(running.words("exec", running.id, "echo", str(n)), stdout=subprocess.PIPE, text=True) for n in range(8)]
+    assert [child.communicate()[0] for child in children] == [f"{n}\n" for n in range(8)]
+    assert {child.returncode for child in children} == {0}
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([], "exec needs a command"),
+        (["--user", "name", "--", "true"], "must be UID or UID:GID"),
+        (["--cwd", "relative", "--", "true"], "must be an absolute path"),
+        (["--process", "/nothere", "--"], "cannot read /nothere"),
+    ],
+)
+def test_what_is_no_command(running: Box, args: list[str], words: str) -> None:
+    done = running.exec(*args)
+    assert done.status == 255
+    assert words in done.err

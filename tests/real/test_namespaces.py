@@ -1,0 +1,287 @@
+"""The namespaces of a container: new, joined, the host's, and one of users with ids of its own."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import bundles
+from tests.bundles import Box, user_namespace
+
+FILES = {"pid": "pid", "network": "net", "ipc": "ipc", "uts": "uts", "mount": "mnt", "cgroup": "cgroup", "user": "user", "time": "time"}
+SHOW = "cd /proc/self/ns; for n in *; do readlink $n; done"
+
+
+def spaces(pid: int | str) -> dict[str, str]:
+    """The namespaces of a process."""
+    return {kind: os.readlink(f"/proc/{pid}/ns/{name}") for kind, name in FILES.items()}
+
+
+OURS = spaces("self")
+
+
+def test_new_ones(either: Box) -> None:
+    found = spaces(either.started())
+    assert {kind for kind in found if found[kind] != OURS[kind]} == set(bundles.NAMESPACES)
+
+
+@pytest.mark.parametrize("kind", ["pid", "network", "ipc", "uts", "cgroup"])
+def test_those_not_asked_for_are_the_hosts(box: Box, kind: str) -> None:
+    box.without(kind)
+    found = spaces(box.started())
+    assert found[kind] == OURS[kind]
+    box.ended()
+
+
+@pytest.fixture
+def holder() -> Iterator[int]:
+    """A process in new namespaces of every kind but users."""
+    child = subprocess.Popen(
+        [
+            "unshare",
+            "--mount",
+            "--net",
+            "--ipc",
+            "--uts",
+            "--cgroup",
+            "--time",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "sh",
+            "-c",
+            "echo ready; exec sleep 1000",
+        ],
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdout and child.stdout.readline() == b"ready\n"
+    yield bundles.children(child.pid)[0]
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    assert bundles.eventually(lambda: bundles.reap() == [])
+
+
+@pytest.mark.parametrize("kind", ["pid", "network", "ipc", "uts", "cgroup", "time"])
+def test_joined_by_path(box: Box, holder: int, kind: str) -> None:
+    box.without(kind)
+    box.linux["namespaces"].append({"type": kind, "path": f"/proc/{holder}/ns/{FILES[kind]}"})
+    pid = box.started()
+    assert spaces(pid)[kind] == spaces(holder)[kind]
+    assert spaces(pid)["mount"] not in (OURS["mount"], spaces(holder)["mount"])
+    box.ended()
+
+
+def test_all_joined_but_mount(box: Box, holder: int) -> None:
+    box.namespaces("mount", **{kind: f"/proc/{holder}/ns/{FILES[kind]}" for kind in ("pid", "network", "ipc", "uts", "cgroup")})
+    pid = box.started()
+    found, theirs = spaces(pid), spaces(holder)
+    assert all(found[kind] == theirs[kind] for kind in ("pid", "network", "ipc", "uts", "cgroup"))
+    box.ended()
+
+
+def test_a_pod(boxes: Callable[..., Box]) -> None:
+    """The second container of a pod joins the first one's namespaces."""
+    first, second = boxes(), boxes()
+    pid = first.started()
+    second.without("network", "ipc", "uts")
+    second.linux["namespaces"] += [{"type": kind, "path": f"/proc/{pid}/ns/{FILES[kind]}"} for kind in ("network", "ipc", "uts")]
+    other = second.started()
+    assert {kind for kind in FILES if spaces(pid)[kind] == spaces(other)[kind]} == {"network", "ipc", "uts", "user", "time"}
+
+
+def test_a_path_that_is_none(box: Box) -> None:
+    box.without("network")
+    box.linux["namespaces"].append({"type": "network", "path": "/nothere"})
+    done = box.run()
+    assert done.status == 1
+    assert "open the network namespace /nothere" in done.err
+    assert box.left() == []
+
+
+def test_a_path_of_another_kind(box: Box) -> None:
+    box.without("network")
+    box.linux["namespaces"].append({"type": "network", "path": "/proc/self/ns/uts"})
+    done = box.run()
+    assert done.status == 1
+    assert "network namespace" in done.err
+    assert box.left() == []
+
+
+def test_host_and_domain_name(either: Box) -> None:
+    either.config["hostname"] = "näme"
+    either.config["ociVersion"] = "1.0.2"
+    host = os.uname().nodename
+    assert either.says("uname -n") == "näme\n"
+    assert os.uname().nodename == host
+
+
+def test_domain_name(box: Box) -> None:
+    box.config["domainname"] = "example.org"
+    assert box.says("cat /proc/sys/kernel/domainname") == "example.org\n"
+
+
+def test_a_host_name_without_a_uts_namespace_is_refused(box: Box) -> None:
+    box.without("uts")
+    box.config["hostname"] = "x"
+    done = box.run()
+    assert done.status == 1
+    assert "/hostname" in done.err
+
+
+def test_sysctls(either: Box) -> None:
+    either.linux["sysctl"] = {"net.ipv4.ip_forward": "1", "kernel.shmmax": "12345678", "fs.mqueue.msg_max": "17"}
+    before = Path("/proc/sys/kernel/shmmax").read_text()
+    assert either.says("cd /proc/sys; cat net/ipv4/ip_forward kernel/shmmax fs/mqueue/msg_max") == "1\n12345678\n17\n"
+    assert Path("/proc/sys/kernel/shmmax").read_text() == before
+
+
+def test_a_sysctl_of_the_host_is_refused(box: Box) -> None:
+    box.linux["sysctl"] = {"vm.swappiness": "1"}
+    done = box.run()
+    assert done.status == 1
+    assert "/linux/sysctl/vm.swappiness" in done.err
+
+
+def test_a_sysctl_that_the_kernel_lacks(box: Box) -> None:
+    box.linux["sysctl"] = {"net.ipv4.nothere": "1"}
+    done = box.run()
+    assert done.status == 1
+    assert "set the sysctl net/ipv4/nothere to 1" in done.err
+    assert box.left() == []
+
+
+def test_a_user_namespace(either: Box) -> None:
+    user_namespace(either.config)
+    os.chown(either.rootfs, 100000, 100000)
+    out = either.says(
+        "id -u; id -g; cat /proc/self/uid_map /proc/self/gid_map; touch /mine; stat -c %u /mine; cat /proc/self/setgroups; grep CapEff /proc/self/status"
+    )
+    lines = out.split("\n")
+    assert lines[:2] == ["0", "0"]
+    assert lines[2].split() == lines[3].split() == ["0", "100000", "65536"]
+    assert lines[4:6] == ["0", "allow"]
+    assert (either.rootfs / "mine").stat().st_uid == 100000
+
+
+def test_a_user_namespace_owns_the_others(box: Box) -> None:
+    user_namespace(box.config)
+    os.chown(box.rootfs, 100000, 100000)
+    box.process["capabilities"] = {kind: ["CAP_NET_ADMIN", "CAP_SYS_ADMIN"] for kind in ("bounding", "effective", "permitted")}
+    box.config["hostname"] = "inner"
+    box.linux["sysctl"] = {"net.ipv4.ip_forward": "1"}
+    assert box.says("hostname outer && mount -t tmpfs x /tmp && uname -n; cat /proc/sys/net/ipv4/ip_forward") == "outer\n1\n"
+
+
+def test_several_extents_and_another_user(box: Box) -> None:
+    box.linux["namespaces"].append({"type": "user"})
+    for kind in ("uidMappings", "gidMappings"):
+        box.linux[kind] = [{"containerID": 0, "hostID": 200000, "size": 10}, {"containerID": 1000, "hostID": 300000, "size": 5}]
+    os.chown(box.rootfs, 200000, 200000)
+    box.process["user"] = {"uid": 1003, "gid": 1004, "additionalGids": [5, 1001]}
+    pid = box.started()
+    status = bundles.proc_status(pid)
+    assert status["Uid"].split() == ["300003"] * 4
+    assert status["Gid"].split() == ["300004"] * 4
+    assert status["Groups"].split() == ["200005", "300001"]
+    box.ended()
+
+
+def test_mounts_in_a_user_namespace(box: Box) -> None:
+    """Sources that the user of the namespace cannot reach are held outside."""
+    user_namespace(box.config)
+    os.chown(box.rootfs, 100000, 100000)
+    private = box.folder / "private"
+    (private / "dir").mkdir(parents=True)
+    (private / "dir/file").write_text("content")
+    private.chmod(0o700)
+    box.mount("/data", str(private / "dir"), "bind", "ro", "nosuid")
+    box.mount("/dev/shm", "shm", "size=1m", kind="tmpfs")
+    assert box.says("cat /data/file; touch /data/x 2>/dev/null || echo ro; touch /dev/shm/x") == "contentro\n"
+
+
+def test_exec_and_terminals_of_a_user_namespace_belong_to_it(box: Box) -> None:
+    user_namespace(box.config)
+    os.chown(box.rootfs, 100000, 100000)
+    pid = box.started()
+    assert spaces(pid)["user"] != OURS["user"]
+    assert box.exec("sh", "-c", "id -u; cat /proc/self/uid_map").out.split() == ["0", "0", "100000", "65536"]
+    box.ended()
+
+
+def test_a_joined_user_namespace(boxes: Callable[..., Box]) -> None:
+    first, second = boxes(), boxes()
+    user_namespace(first.config)
+    os.chown(first.rootfs, 100000, 100000)
+    os.chown(second.rootfs, 100000, 100000)
+    pid = first.started()
+    second.linux["namespaces"].append({"type": "user", "path": f"/proc/{pid}/ns/user"})
+    other = second.started()
+    assert spaces(other)["user"] == spaces(pid)["user"]
+    assert bundles.proc_status(other)["Uid"].split() == ["100000"] * 4
+
+
+def test_a_joined_pid_namespace_and_new_users(boxes: Callable[..., Box]) -> None:
+    first, second = boxes(), boxes()
+    pid = first.started()
+    second.without("pid")
+    second.linux["namespaces"].append({"type": "pid", "path": f"/proc/{pid}/ns/pid"})
+    user_namespace(second.config)
+    os.chown(second.rootfs, 100000, 100000)
+    second.config["mounts"] = second.config["mounts"][1:]  # a procfs takes the PID namespace's own users
+    second.linux["maskedPaths"] = second.linux["readonlyPaths"] = []
+    other = second.started()
+    assert spaces(other)["pid"] == spaces(pid)["pid"]
+    assert spaces(other)["user"] != OURS["user"]
+    second.ended()  # the namespace's first process cannot end before every other one was reaped: pid_namespaces(7)
+
+
+def test_time(box: Box) -> None:
+    box.config["ociVersion"] = "1.1.0"
+    box.linux["namespaces"].append({"type": "time"})
+    box.linux["timeOffsets"] = {"monotonic": {"secs": 864000}, "boottime": {"secs": 864000 * 9, "nanosecs": 5}}
+    text = box.says("cat /proc/self/timens_offsets; cat /proc/uptime; cd /proc/self/ns; readlink time; readlink time_for_children")
+    lines = text.splitlines()
+    assert [line.split() for line in lines[:2]] == [["monotonic", "864000", "0"], ["boottime", "7776000", "5"]]
+    assert float(lines[2].split()[0]) > 7776000
+    assert lines[3] == lines[4] != OURS["time"]
+
+
+def test_a_time_namespace_without_offsets(box: Box) -> None:
+    box.config["ociVersion"] = "1.1.0"
+    box.linux["namespaces"].append({"type": "time"})
+    assert OURS["time"] not in box.says("readlink /proc/self/ns/time")
+
+
+def test_no_mount_namespace(box: Box) -> None:
+    """A change of the root directory is all there is then."""
+    box.without("mount", "pid")
+    box.config["mounts"] = []
+    box.linux["maskedPaths"] = box.linux["readonlyPaths"] = []
+    out = box.says("ls /; pwd")
+    assert out.split() == [*sorted(["bin", "dev", "etc", "proc", "root", "sys", "tmp"]), "/"]
+
+
+def test_exec_without_a_mount_namespace(box: Box) -> None:
+    box.without("mount", "pid")
+    box.config["mounts"] = []
+    box.linux["maskedPaths"] = box.linux["readonlyPaths"] = []
+    box.started()
+    assert box.exec("ls", "/").out.split() == sorted(["bin", "dev", "etc", "proc", "root", "sys", "tmp"])
+    box.ended()
+
+
+def test_no_namespaces_at_all(box: Box) -> None:
+    box.linux["namespaces"] = []
+    box.config["mounts"] = []
+    box.linux["maskedPaths"] = box.linux["readonlyPaths"] = []
+    assert box.sh("echo here").run().out == "here\n"
+
+
+def test_the_first_process_is_number_one_and_alone(either: Box) -> None:
+    out = either.says("echo $$; ls /proc | grep -c '^[0-9]'; awk '{print $4, $6}' /proc/1/stat")
+    assert out.splitlines()[0] == "1"
+    assert out.splitlines()[2] == "0 1"

@@ -1,0 +1,405 @@
+"""What a container's process is: its user, capabilities, limits, directory, environment, descriptors, and its filter."""
+
+import os
+import resource
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import bundles
+from tests.bundles import CAPABLE, Box, proc_status, user_namespace
+
+KINDS = ("inheritable", "permitted", "effective", "bounding", "ambient")
+SHORT = {"inheritable": "CapInh", "permitted": "CapPrm", "effective": "CapEff", "bounding": "CapBnd", "ambient": "CapAmb"}
+BIT = {"CAP_CHOWN": 0, "CAP_KILL": 5, "CAP_NET_BIND_SERVICE": 10, "CAP_NET_RAW": 13, "CAP_SYS_ADMIN": 21}
+
+
+def sets(pid: int | str) -> dict[str, set[str]]:
+    """The five sets of a process, as far as their members have names here; others show as numbers."""
+    status = proc_status(pid)
+    names = {number: name for name, number in BIT.items()}
+    return {kind: {names.get(n, str(n)) for n in range(64) if int(status[SHORT[kind]], 16) >> n & 1} for kind in KINDS}
+
+
+def test_user_and_groups(either: Box) -> None:
+    either.process["user"] = {"uid": 1000, "gid": 1001, "additionalGids": [7, 8]}
+    status = proc_status(either.started())
+    assert status["Uid"].split() == ["1000"] * 4
+    assert status["Gid"].split() == ["1001"] * 4
+    assert status["Groups"].split() == ["7", "8"]
+
+
+def test_no_groups_are_left_over(box: Box) -> None:
+    box.save()
+    pid_file = box.folder / "pid"
+    done = box.call("run", "--detach", "--pid-file", str(pid_file), "--bundle", str(box.bundle), box.id, extra_groups=[4, 24, 27])
+    assert done.status == 0
+    assert proc_status(int(pid_file.read_text()))["Groups"] == ""
+
+
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_five_sets(either: Box, uid: int) -> None:
+    either.process["user"]["uid"] = uid
+    wanted = {
+        "bounding": ["CAP_CHOWN", "CAP_KILL", "CAP_NET_RAW", "CAP_NET_BIND_SERVICE"],
+        "permitted": ["CAP_KILL", "CAP_NET_RAW", "CAP_NET_BIND_SERVICE"],
+        "effective": ["CAP_KILL", "CAP_NET_BIND_SERVICE"],
+        "inheritable": ["CAP_NET_RAW", "CAP_NET_BIND_SERVICE"],
+        "ambient": ["CAP_NET_BIND_SERVICE"],
+    }
+    either.process["capabilities"] = wanted
+    found = sets(either.started())
+    assert found["bounding"] == set(wanted["bounding"])
+    assert found["inheritable"] == set(wanted["inheritable"])
+    if uid:  # across the exec a user keeps the ambient ones alone: capabilities(7)
+        assert found["permitted"] == found["effective"] == found["ambient"] == {"CAP_NET_BIND_SERVICE"}
+    else:  # and root, under no_new_privs, what is permitted already
+        assert found["permitted"] == set(wanted["permitted"])
+
+
+def test_no_capabilities(either: Box) -> None:
+    either.process["capabilities"] = {}
+    assert set().union(*sets(either.started()).values()) == set()
+
+
+def test_capabilities_left_out_of_the_configuration_are_none(box: Box) -> None:
+    del box.process["capabilities"]
+    assert set().union(*sets(box.started()).values()) == set()
+
+
+@pytest.mark.skipif("CAP_SYS_RESOURCE" in CAPABLE, reason="nothing is lacking here")
+def test_a_capability_that_nobody_has_to_give(box: Box) -> None:
+    box.process["capabilities"] = {kind: ["CAP_SYS_RESOURCE", "CAP_KILL"] for kind in ("bounding", "permitted", "effective")}
+    log = box.folder / "log"
+    box.save()
+    done = box.call("--log", str(log), "run", "--detach", "--bundle", str(box.bundle), box.id)
+    assert done.status == 0
+    assert sets(box.pid)["bounding"] == {"CAP_KILL"}
+    assert "the runtime does not have CAP_SYS_RESOURCE to give" in log.read_text()
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_no_new_privs(either: Box, value: bool) -> None:
+    either.process["noNewPrivileges"] = value
+    assert proc_status(either.started())["NoNewPrivs"] == str(int(value))
+
+
+def test_limits(either: Box) -> None:
+    either.process["rlimits"] = [
+        {"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200},
+        {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+        {"type": "RLIMIT_FSIZE", "soft": 1 << 40, "hard": (1 << 64) - 1},
+    ]
+    pid = either.started()
+    assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (100, 200)
+    assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0)
+    assert resource.prlimit(pid, resource.RLIMIT_FSIZE) == (1 << 40, -1)
+
+
+HARD = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
+@pytest.mark.parametrize("users", [False, True])
+def test_a_limit_above_our_own(box: Box, users: bool) -> None:
+    box.process["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": HARD + 1}]
+    if users:
+        user_namespace(box.config)
+        os.chown(box.rootfs, 100000, 100000)
+    done = box.run("--detach")
+    if "CAP_SYS_RESOURCE" in CAPABLE:
+        assert resource.prlimit(box.pid, resource.RLIMIT_NOFILE) == (100, HARD + 1)
+    else:
+        assert done.status == 1
+        assert "RLIMIT_NOFILE" in done.err
+        assert "CAP_SYS_RESOURCE" in done.err
+        assert box.left() == []
+
+
+@pytest.mark.parametrize("users", [False, True])
+def test_limits_of_a_user_namespace(box: Box, users: bool) -> None:
+    """Lowering, raising the soft one up to the hard one: nobody lacks the right to."""
+    box.process["rlimits"] = [
+        {"type": "RLIMIT_NOFILE", "soft": HARD - 1, "hard": HARD},
+        {"type": "RLIMIT_STACK", "soft": 1 << 20, "hard": 1 << 21},
+    ]
+    if users:
+        user_namespace(box.config)
+        os.chown(box.rootfs, 100000, 100000)
+    pid = box.started()
+    assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (HARD - 1, HARD)
+    assert resource.prlimit(pid, resource.RLIMIT_STACK) == (1 << 20, 1 << 21)
+
+
+def test_oom_score(either: Box) -> None:
+    either.process["oomScoreAdj"] = 500
+    assert Path(f"/proc/{either.started()}/oom_score_adj").read_text() == "500\n"
+
+
+def test_oom_score_in_a_user_namespace(box: Box) -> None:
+    user_namespace(box.config)
+    os.chown(box.rootfs, 100000, 100000)
+    box.process["oomScoreAdj"] = 300
+    assert Path(f"/proc/{box.started()}/oom_score_adj").read_text() == "300\n"
+
+
+def test_an_oom_score_below_our_own(box: Box) -> None:
+    box.process["oomScoreAdj"] = -998
+    done = box.run("--detach")
+    if "CAP_SYS_RESOURCE" in CAPABLE:
+        assert Path(f"/proc/{box.pid}/oom_score_adj").read_text() == "-998\n"
+    else:
+        assert done.status == 1
+        assert "set oom_score_adj to -998" in done.err
+        assert "CAP_SYS_RESOURCE" in done.err
+        assert box.left() == []
+
+
+@pytest.mark.parametrize(("umask", "wanted"), [(0o27, "0027"), (None, "0022"), (0, "0000")])
+def test_umask(either: Box, umask: int | None, wanted: str) -> None:
+    if umask is not None:
+        either.process["user"]["umask"] = umask
+    assert either.says("umask") == f"{wanted}\n"
+
+
+def test_the_environment_is_exact(either: Box) -> None:
+    either.process["env"] = ["PATH=/bin", "A=1", "B=two words", "EMPTY=", "HOME=/h"]
+    pid = either.started()
+    assert Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") == [b"PATH=/bin", b"A=1", b"B=two words", b"EMPTY=", b"HOME=/h", b""]
+
+
+@pytest.mark.parametrize(("uid", "home"), [(0, "/root"), (1000, "/home/user"), (77, "/")])
+def test_home_comes_from_the_images_passwd(box: Box, uid: int, home: str) -> None:
+    box.process["user"]["uid"] = uid
+    assert box.says("echo $HOME") == f"{home}\n"
+
+
+@pytest.mark.parametrize("kind", ["absent", "fifo", "directory", "link", "garbage"])
+def test_a_passwd_that_is_none(box: Box, kind: str) -> None:
+    passwd = box.rootfs / "etc/passwd"
+    passwd.unlink()
+    if kind == "fifo":
+        os.mkfifo(passwd)
+    elif kind == "directory":
+        passwd.mkdir()
+    elif kind == "link":
+        passwd.symlink_to("/proc/1/mem")
+    elif kind == "garbage":
+        passwd.write_bytes(b"root:x:0:0:root:/evil\0\nroot\n:::::\n" + bytes(range(256)))
+    assert box.says("echo $HOME") == "/\n"
+
+
+def test_the_working_directory(either: Box) -> None:
+    either.process["cwd"] = "/etc"
+    assert either.says("pwd; cat passwd | wc -l") == "/etc\n2\n"
+
+
+@pytest.mark.parametrize("number", range(3, 12))
+def test_a_working_directory_outside_the_root_is_refused(box: Box, number: int) -> None:
+    """CVE-2024-21626: by way of a descriptor that the runtime had open."""
+    box.process["cwd"] = f"/proc/self/fd/{number}"
+    box.process["args"] = ["true"]
+    done = box.run()
+    assert done.status == 1
+    assert "/proc/self/fd" in done.err
+    assert box.left() == []
+
+
+def test_a_working_directory_that_is_a_link_outside(box: Box) -> None:
+    (box.rootfs / "out").symlink_to("/proc/self/fd/5")
+    box.process["cwd"] = "/out"
+    done = box.sh("ls").run()
+    assert done.status == 1
+    assert box.left() == []
+
+
+def test_a_working_directory_that_is_a_file(box: Box) -> None:
+    box.process["cwd"] = "/etc/passwd"
+    done = box.run()
+    assert done.status == 1
+    assert "/etc/passwd" in done.err
+    assert "not a directory" in done.err
+
+
+def test_a_working_directory_for_the_user_alone(box: Box) -> None:
+    """One that only the user may enter, and one that only root may."""
+    for name, uid in (("users", 1000), ("roots", 0)):
+        (box.rootfs / name).mkdir(0o700)
+        os.chown(box.rootfs / name, uid, uid)
+    box.process["user"] = {"uid": 1000, "gid": 1000}
+    box.process["cwd"] = "/users"
+    assert box.says("pwd") == "/users\n"
+
+
+def test_nothing_is_leaked(either: Box) -> None:
+    read, write = os.pipe()
+    held = os.open("/etc", os.O_RDONLY)
+    either.save()
+    pid_file = either.folder / "pid"
+    done = either.call(
+        "run", "--detach", "--pid-file", str(pid_file), "--bundle", str(either.bundle), either.id, pass_fds=(read, write, held)
+    )
+    for fd in (read, write, held):
+        os.close(fd)
+    assert done.status == 0
+    assert sorted(os.listdir(f"/proc/{int(pid_file.read_text())}/fd")) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_preserved_descriptors(box: Box, count: int) -> None:
+    """Three to five as they are; the next one stays out."""
+    box.process["args"] = ["sleep", "1000"]
+    box.save()
+    files = []
+    for n in range(4):
+        (box.folder / f"f{n}").write_text(str(n))
+        files.append(os.open(box.folder / f"f{n}", os.O_RDONLY))
+    pid_file = box.folder / "pid"
+    words = box.words("run", "--detach", "--preserve-fds", str(count), "--pid-file", str(pid_file), "--bundle", str(box.bundle), box.id)
+    script = "import os, sys; [os.dup2(int(fd), 60 + n) for n, fd in enumerate(sys.argv[1:5])]; [os.dup2(60 + n, 3 + n) for n in range(4)]; os.execvp(sys.argv[5], sys.argv[5:])"
+    subprocess.run(
+        [sys.executable, "-c", script, *map(str, files), *words],
+        pass_fds=files,
+        check=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    pid = int(pid_file.read_text())
+    found = {int(fd): os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    assert {fd: path for fd, path in found.items() if fd > 2} == {3 + n: str(box.folder / f"f{n}") for n in range(count)}
+    for fd in files:
+        os.close(fd)
+
+
+def test_stdio_belongs_to_the_user(box: Box) -> None:
+    box.process["user"] = {"uid": 1000, "gid": 1000}
+    read, write = os.pipe()
+    done = box.sh("echo again > /dev/stdout").run(stdout=write)
+    os.close(write)
+    assert (done.status, done.err) == (0, "")
+    assert os.read(read, 99) == b"again\n"
+    assert os.fstat(read).st_uid == 1000
+    os.close(read)
+
+
+def test_devices_of_the_host_are_not_given_away(box: Box) -> None:
+    box.process["user"] = {"uid": 1000, "gid": 1000}
+    before = os.stat("/dev/null")
+    null = os.open("/dev/null", os.O_RDWR)
+    box.sh("true").run(stdin=null, stdout=null)
+    os.close(null)
+    after = os.stat("/dev/null")
+    assert (before.st_uid, before.st_mode) == (after.st_uid, after.st_mode)
+    assert stat.S_ISCHR(after.st_mode)
+
+
+def test_nobody_may_look_into_the_waiting_process(box: Box) -> None:
+    pid = box.created()
+    assert "rundlet" in os.readlink(f"/proc/{pid}/exe")
+    status = os.stat(f"/proc/{pid}/exe", follow_symlinks=False)
+    assert status.st_uid == 0
+
+
+def filtered(action: str, *names: str, **more: Any) -> dict[str, Any]:
+    return {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": list(names), "action": action, **more}]}
+
+
+@pytest.mark.parametrize("nnp", [True, False])
+def test_a_filter_that_refuses(either: Box, nnp: bool) -> None:
+    either.process["noNewPrivileges"] = nnp
+    either.linux["seccomp"] = filtered("SCMP_ACT_ERRNO", "mkdir", "mkdirat")
+    done = either.sh("mkdir /x; grep ^Seccomp: /proc/self/status").run()
+    assert done.out.split() == ["Seccomp:", "2"]
+    assert "Operation not permitted" in done.err
+    assert not (either.rootfs / "x").exists()
+
+
+def test_a_filter_that_refuses_with_another_errno(either: Box) -> None:
+    either.linux["seccomp"] = filtered("SCMP_ACT_ERRNO", "mkdir", "mkdirat", errnoRet=38)
+    assert "not implemented" in either.sh("mkdir /x").run().err
+
+
+def test_a_filter_that_kills(either: Box) -> None:
+    either.linux["seccomp"] = filtered("SCMP_ACT_KILL_PROCESS", "mkdir", "mkdirat")
+    assert either.sh("mkdir /x; echo $?; exit 0").run().out == "159\n"
+
+
+def test_without_a_filter_there_is_none(box: Box) -> None:
+    assert proc_status(box.started())["Seccomp"] == proc_status("self")["Seccomp"]
+
+
+def test_a_filter_under_which_only_the_program_runs(box: Box) -> None:
+    """Nothing of the runtime itself is done behind the filter but the exec."""
+    box.linux["seccomp"] = {
+        "defaultAction": "SCMP_ACT_KILL_PROCESS",
+        "syscalls": [
+            {
+                "names": [
+                    "execve",
+                    "exit_group",
+                    "brk",
+                    "arch_prctl",
+                    "prctl",
+                    "set_tid_address",
+                    "set_robust_list",
+                    "rseq",
+                    "prlimit64",
+                    "readlinkat",
+                    "readlink",
+                    "getrandom",
+                    "mprotect",
+                    "mmap",
+                    "munmap",
+                    "getuid",
+                    "uname",
+                    "fstat",
+                    "newfstatat",
+                    "write",
+                    "getpid",
+                    "setuid",
+                    "setgid",
+                    "getgid",
+                ],
+                "action": "SCMP_ACT_ALLOW",
+            }
+        ],
+    }
+    box.process["args"] = ["true"]
+    assert box.run().status == 0
+
+
+def test_signals_are_as_they_should_be(box: Box) -> None:
+    """Nothing is ignored or blocked, whatever the caller ignores or blocks."""
+    import signal
+
+    before = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        status = proc_status(box.started())
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGPIPE, before)
+    assert {int(status[key], 16) for key in ("SigBlk", "SigIgn")} == {0}
+
+
+def test_the_session(either: Box) -> None:
+    pid = either.started()
+    assert os.getsid(pid) == pid
+
+
+def test_many_arguments(box: Box) -> None:
+    box.process["args"] = ["sh", "-c", "echo $#", "sh", *["x" * 1000] * 1000]
+    box.process["env"] += [f"V{n}={'y' * 100}" for n in range(1000)]
+    assert box.run().out == "1000\n"
+
+
+@pytest.mark.skipif(bundles.CGROUPS["layout"] == "none", reason="no cgroups here")
+def test_the_process_is_in_its_cgroups(either: Box) -> None:
+    pid = either.started()
+    text = Path(f"/proc/{pid}/cgroup").read_text()
+    expected = 1 if either.runtime != bundles.words() or bundles.CGROUPS["layout"] == "v2" else len(text.splitlines())
+    assert text.count(either.id) >= expected

@@ -1,0 +1,289 @@
+"""What is on disk and what becomes of it when commands meet, are killed, or find it damaged."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from rundlet.life import store
+from tests import bundles
+from tests.bundles import CGROUPS, Box, status_of, user_namespace
+
+
+def spawn(box: Box, *args: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(box.words(*args), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test_two_creates_of_one_id(box: Box) -> None:
+    box.save()
+    both = [spawn(box, "create", "--bundle", str(box.bundle), box.id) for _ in range(3)]
+    assert sorted(child.wait() for child in both) == [0, 1, 1]
+    assert box.status == "created"
+
+
+def test_two_starts(box: Box) -> None:
+    box.created()
+    both = [spawn(box, "start", box.id) for _ in range(3)]
+    assert sorted(child.wait() for child in both) == [0, 1, 1]
+    assert box.status == "running"
+
+
+def test_two_deletes(box: Box) -> None:
+    box.started()
+    both = [spawn(box, "delete", "--force", box.id) for _ in range(3)]
+    assert {child.wait() for child in both} == {0}
+    assert box.left() == []
+
+
+def test_everything_at_once(box: Box) -> None:
+    """Whatever the order, each command sees one state or another, and delete has the last word."""
+    box.created()
+    pid = box.pid
+    children = [
+        spawn(box, *words)
+        for words in (["start", box.id], ["state", box.id], ["exec", box.id, "true"], ["kill", box.id, "KILL"], ["list"], ["state", box.id])
+    ]
+    for child in children:
+        child.wait()
+    assert children[1].returncode == 0
+    assert children[4].returncode == 0
+    box.ok("delete", "--force", box.id)
+    assert bundles.eventually(lambda: bundles.reap() == [])
+    assert box.left() == []
+    assert store.stat(pid) is None
+
+
+def test_a_create_under_way_is_waited_for(box: Box) -> None:
+    """A hook holds the create back; state does not wait, delete does."""
+    gate = box.folder / "gate"
+    os.mkfifo(gate)
+    box.config["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", f"read x < {gate}"]}]}
+    box.save()
+    create = spawn(box, "create", "--bundle", str(box.bundle), box.id)
+    with open(gate, "w") as opened:  # the hook runs
+        state = box.call("state", box.id)
+        assert (state.status, json.loads(state.out)["status"]) == (0, "creating")
+        delete = spawn(box, "delete", "--force", box.id)
+        opened.write("go\n")
+    assert create.wait() == 0
+    assert delete.wait() == 0
+    assert bundles.eventually(lambda: bundles.reap() == [])
+    assert box.left() == []
+
+
+def kinds(box: Box, kind: str) -> None:
+    if kind == "users":
+        user_namespace(box.config)
+        os.chown(box.rootfs, 100000, 100000)
+    elif kind == "host pids":
+        box.without("pid")
+    elif kind == "hooks":
+        box.config["hooks"] = {
+            name: [{"path": "/bin/sh", "args": ["sh", "-c", "exit 0"]}] for name in ("createRuntime", "createContainer", "poststop")
+        }
+
+
+def gone(box: Box) -> bool:
+    return box.left() == []
+
+
+def spread(count: int) -> list[float]:
+    """Moments within the life of a create, the same in each run."""
+    return [random.Random(n).uniform(0.001, 0.09) for n in range(count)]
+
+
+@pytest.mark.parametrize("kind", ["plain", "users", "host pids", "hooks"])
+def test_a_killed_create_can_be_deleted(boxes: Callable[..., Box], kind: str) -> None:
+    """SIGKILL at whatever moment: what is left is deletable, and nothing is left then."""
+    for delay in spread(10):
+        box = boxes()
+        kinds(box, kind)
+        box.save()
+        child = spawn(box, "create", "--bundle", str(box.bundle), box.id)
+        time.sleep(delay)
+        child.kill()
+        child.wait()
+        done = box.call("delete", "--force", box.id)
+        assert (done.status, done.err) == (0, ""), delay
+        assert bundles.eventually(lambda: bundles.reap() == []), delay
+        assert bundles.eventually(partial(gone, box)), (delay, box.left())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_an_interrupted_create_leaves_nothing(boxes: Callable[..., Box], number: int) -> None:
+    for delay in spread(8):
+        box = boxes()
+        box.save()
+        child = spawn(box, "create", "--bundle", str(box.bundle), box.id)
+        time.sleep(delay)
+        child.send_signal(number)
+        status = child.wait()
+        if status == 0:  # there was no way back any more
+            assert box.status == "created"
+            box.ok("delete", "--force", box.id)
+        assert bundles.eventually(lambda: bundles.reap() == []), delay
+        assert box.left() == [], delay
+
+
+@pytest.mark.parametrize("kind", ["createRuntime", "createContainer"])
+@pytest.mark.parametrize("without", [[], ["pid"]])
+def test_an_interrupted_create_in_its_hooks_leaves_nothing(box: Box, kind: str, without: list[str]) -> None:
+    marker = box.folder / "there"
+    box.without(*without)
+    box.config["hooks"] = {kind: [{"path": "/bin/sh", "args": ["sh", "-c", f"PATH=/bin:/usr/bin; touch {marker}; exec sleep 1000"]}]}
+    box.save()
+    child = spawn(box, "create", "--bundle", str(box.bundle), box.id)
+    assert bundles.eventually(marker.exists)
+    child.terminate()
+    assert child.wait() == 130
+    assert bundles.eventually(lambda: bundles.reap() == [])
+    assert box.left() == []
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"null", b"[]", b"{}", b"\xff\xfe", b'{"version": 1}', b'{"version": "x", "id": 5}'])
+def test_a_damaged_record(box: Box, text: bytes) -> None:
+    pid = box.started()
+    (box.root / box.id / "state.json").write_bytes(text)
+    done = box.call("state", box.id)
+    assert done.status == 1
+    assert done.err.count("\n") == 1
+    assert "internal error" not in done.err
+    assert box.call("list").status == 0
+    assert "internal error" not in box.call("kill", box.id, "KILL").err
+    done = box.call("delete", box.id)
+    assert done.status == 1
+    assert "delete --force" in done.err
+    done = box.call("delete", "--force", box.id)
+    assert (done.status, done.err) == (0, "")
+    assert status_of(pid) == 137
+    assert box.left() == []
+
+
+def test_a_record_of_another_version(box: Box) -> None:
+    box.created()
+    file = box.root / box.id / "state.json"
+    text = file.read_text()
+    file.write_text(text.replace('"version":1', '"version":99').replace('"version": 1', '"version": 99'))
+    assert file.read_text() != text
+    done = box.call("state", box.id)
+    assert done.status == 1
+    assert "another version of rundlet" in done.err
+    file.write_text(text)
+
+
+def test_a_folder_without_a_record(box: Box) -> None:
+    """As a create leaves it that was killed at once."""
+    (box.root / box.id).mkdir(parents=True)
+    assert "its creation was cut off" in box.call("state", box.id).err
+    assert box.call("delete", box.id).status == 1
+    box.ok("list")
+    box.ok("delete", "--force", box.id)
+    assert box.left() == []
+
+
+def test_a_pid_used_again(box: Box) -> None:
+    """The record tells processes of one number apart by their start."""
+    pid = box.started()
+    box.ended()
+    file = box.root / box.id / "state.json"
+    record = json.loads(file.read_text())
+    assert record["pid"] == pid
+    other = subprocess.Popen(["sleep", "1000"])
+    record["pid"] = other.pid
+    file.write_text(json.dumps(record))
+    assert box.status == "stopped"
+    assert "container not running" in box.call("kill", box.id, "KILL").err
+    assert "container not running" in box.exec("true").err
+    box.ok("delete", "--force", box.id)
+    assert other.poll() is None
+    other.kill()
+    other.wait()
+
+
+def test_a_zombie_is_stopped(either: Box) -> None:
+    pid = either.started()
+    os.kill(pid, 9)
+    assert bundles.eventually(lambda: (store.stat(pid) or ("?", 0))[0] == "Z")
+    assert either.status == "stopped"
+    either.ok("delete", either.id)
+    assert status_of(pid) == 137
+    assert either.left() == []
+
+
+def test_the_folder_is_roots_alone(box: Box) -> None:
+    box.created()
+    for path in [box.root, box.root / box.id, *(box.root / box.id).iterdir()]:
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_nothing_of_root_but_folders_counts(box: Box) -> None:
+    box.created()
+    (box.root / "stray").write_text("")
+    assert box.ok("list", "-q").out.split() == [box.id]
+    (box.root / "stray").unlink()
+
+
+def test_the_bundle_may_go(box: Box) -> None:
+    """Commands behind create need no bundle any more."""
+    box.started()
+    (box.bundle / "config.json").unlink()
+    assert box.exec("echo", "x").out == "x\n"
+    box.ok("delete", "--force", box.id)
+
+
+# ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def pss(pid: int) -> int:
+    """The memory that is a process's own share, in bytes."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no Pss")
+
+
+def charged(box: Box) -> int | None:
+    """What the container's memory cgroup is charged with; None without one."""
+    key = "memory" if "memory" in CGROUPS["mounts"] else "unified"
+    if key not in CGROUPS["mounts"]:
+        return None
+    at = Path(CGROUPS["mounts"][key], str(box.linux["cgroupsPath"]).strip("/"))
+    for name in ("memory.usage_in_bytes", "memory.current"):
+        if (at / name).exists():
+            return int((at / name).read_text())
+    return None
+
+
+MEMORY = "memory" in CGROUPS["mounts"] or "memory" in CGROUPS["controllers"]
+
+
+def test_a_waiting_container_is_small(box: Box) -> None:
+    pid = box.created()
+    assert pss(pid) < 1 << 20
+    if MEMORY:
+        used = charged(box)
+        assert used is not None and used < 1 << 20
+
+
+@pytest.mark.skipif(not MEMORY, reason="no memory controller here")
+@pytest.mark.parametrize("more", [{}, {"pids": {"limit": 1}}])
+def test_a_container_of_one_megabyte(box: Box, more: dict[str, object]) -> None:
+    box.linux["resources"] = {"memory": {"limit": 1 << 20}, **more}
+    box.process["args"] = ["/bin/true"]
+    done = box.run()
+    assert (done.status, done.err) == (0, "")
+
+
+@pytest.mark.skipif("pids" not in CGROUPS["mounts"] and "pids" not in CGROUPS["controllers"], reason="no pids controller here")
+def test_a_container_of_one_process(box: Box) -> None:
+    box.linux["resources"] = {"pids": {"limit": 1}}
+    done = box.sh("echo alone; (echo second); true").run()
+    assert done.out == "alone\n"
+    assert "fork" in done.err

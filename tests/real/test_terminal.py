@@ -1,0 +1,295 @@
+"""Terminals: handed to an engine through its socket, or the user's own in the foreground."""
+
+import array
+import fcntl
+import os
+import pty
+import re
+import select
+import socket
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import bundles
+from tests.bundles import Box, status_of, user_namespace
+
+
+class Console:
+    """An engine's console socket."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(str(path))
+        self.server.listen(2)
+        self.server.settimeout(20)
+        self.master = -1
+
+    def receive(self) -> str:
+        """Takes the master; the name that came with it."""
+        peer, _ = self.server.accept()
+        name, rights, _, _ = peer.recvmsg(4096, socket.CMSG_SPACE(4))
+        fds = array.array("i")
+        fds.frombytes(rights[0][2][:4])
+        self.master = fds[0]
+        peer.close()
+        return name.decode()
+
+    def close(self) -> None:
+        self.server.close()
+        if self.master >= 0:
+            os.close(self.master)
+
+
+@pytest.fixture
+def console(tmp_path: Path) -> Iterator[Console]:
+    made = Console(tmp_path / "console.sock")
+    yield made
+    made.close()
+
+
+def read_until(fd: int, pattern: str) -> str:
+    """What comes from a terminal until it matches."""
+    text = ""
+    end = time.monotonic() + 20
+    while not re.search(pattern, text):
+        assert time.monotonic() < end, text
+        if select.select([fd], [], [], 0.5)[0]:
+            try:
+                data = os.read(fd, 4096)
+            except OSError:
+                data = b""
+            if not data:
+                assert re.search(pattern, text), text
+            text += data.decode()
+    return text
+
+
+def size(fd: int) -> tuple[int, ...]:
+    return struct.unpack("4H", fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(8)))[:2]
+
+
+def test_create_hands_the_terminal_out(either: Box, console: Console) -> None:
+    either.process["terminal"] = True
+    either.process["consoleSize"] = {"height": 33, "width": 77}
+    either.sh("tty; stty size; stat -c %u $(tty); echo to the console > /dev/console; read line; echo got $line; ls -l /proc/self/fd/0")
+    done = either.create("--console-socket", str(console.path))
+    assert (done.status, done.err) == (0, "")
+    console.receive()
+    pid = either.pid
+    either.ok("start", either.id)
+    os.write(console.master, b"hello\n")
+    text = read_until(console.master, r"got hello\r\n")
+    assert "/dev/pts/0\r\n" in text
+    assert "33 77\r\n" in text
+    assert "to the console\r\n" in text
+    status_of(pid)
+
+
+def test_it_is_the_controlling_terminal(box: Box, console: Console) -> None:
+    box.process["terminal"] = True
+    box.sh("trap 'echo interrupted; exit 5' INT; echo ready; while :; do sleep 0.01; done")
+    box.created("--console-socket", str(console.path))
+    console.receive()
+    pid = box.pid
+    box.ok("start", box.id)
+    read_until(console.master, "ready")
+    os.write(console.master, b"\x03")
+    read_until(console.master, "interrupted")
+    assert status_of(pid) == 5
+
+
+def test_the_terminal_belongs_to_the_user(box: Box, console: Console) -> None:
+    box.process["terminal"] = True
+    box.process["user"] = {"uid": 1000, "gid": 1000}
+    box.sh("stat -c 'owner %u' $(tty); echo again > /dev/tty; echo more > /dev/console; echo end")
+    box.created("--console-socket", str(console.path))
+    console.receive()
+    pid = box.pid
+    box.ok("start", box.id)
+    text = read_until(console.master, "end")
+    assert "owner 1000" in text
+    assert "again" in text
+    assert "more" in text
+    assert status_of(pid) == 0
+
+
+def test_in_a_user_namespace(box: Box, console: Console) -> None:
+    user_namespace(box.config)
+    os.chown(box.rootfs, 100000, 100000)
+    box.process["terminal"] = True
+    box.sh("stat -c 'owner %u' $(tty); echo more > /dev/console; echo end")
+    done = box.create("--console-socket", str(console.path))
+    assert (done.status, done.err) == (0, "")
+    console.receive()
+    pid = box.pid
+    box.ok("start", box.id)
+    text = read_until(console.master, "end")
+    assert "owner 0" in text
+    assert status_of(pid) == 0
+
+
+def test_exec_hands_its_terminal_out(box: Box, console: Console) -> None:
+    box.started()
+    done = box.exec("--tty", "--detach", "--console-socket", str(console.path), "--", "sh", "-c", "tty; echo end; read x")
+    assert (done.status, done.err) == (0, "")
+    console.receive()
+    assert "/dev/pts/0\r\n" in read_until(console.master, "end")
+
+
+def test_exec_gives_the_console_size(box: Box, console: Console) -> None:
+    box.started()
+    file = box.folder / "process.json"
+    file.write_text(
+        '{"terminal": true, "consoleSize": {"height": 12, "width": 34}, "args": ["sh", "-c", "stty size; read x"], "cwd": "/", "env": ["PATH=/bin"]}'
+    )
+    done = box.exec("--process", str(file), "--detach", "--console-socket", str(console.path), "--")
+    assert (done.status, done.err) == (0, "")
+    console.receive()
+    read_until(console.master, "12 34\r\n")
+
+
+def test_a_socket_that_nobody_listens_on(box: Box) -> None:
+    box.process["terminal"] = True
+    done = box.create("--console-socket", "/nothere")
+    assert done.status == 1
+    assert "console socket /nothere: no such file or directory" in done.err
+    assert box.left() == []
+
+
+def test_a_terminal_needs_a_socket_and_a_socket_a_terminal(box: Box, console: Console) -> None:
+    done = box.create("--console-socket", str(console.path))
+    assert done.status == 1
+    assert "process.terminal is false" in done.err
+    box.process["terminal"] = True
+    assert "needs --console-socket" in box.create().err
+    assert "needs --console-socket" in box.run("--detach").err
+    assert box.left() == []
+
+
+def test_a_terminal_without_devpts(box: Box, console: Console) -> None:
+    box.process["terminal"] = True
+    box.config["mounts"] = [m for m in box.config["mounts"] if m["type"] != "devpts"]
+    done = box.create("--console-socket", str(console.path))
+    assert done.status == 1
+    assert "mount a devpts on /dev/pts" in done.err
+    assert box.left() == []
+
+
+class Seat:
+    """A command with a terminal of the test's as its own."""
+
+    def __init__(self, words: list[str], rows: int = 24, columns: int = 80) -> None:
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+        self.before = termios.tcgetattr(slave)
+        # a session of its own, whose terminal the slave becomes: setsid -c does that
+        self.child = subprocess.Popen(["setsid", "--ctty", "--wait", *words], stdin=slave, stdout=slave, stderr=slave)
+        self.slave = slave
+
+    def write(self, data: bytes) -> None:
+        os.write(self.master, data)
+
+    def until(self, pattern: str) -> str:
+        return read_until(self.master, pattern)
+
+    def close(self) -> None:
+        if self.child.poll() is None:
+            self.child.kill()
+            self.child.wait()
+        os.close(self.master)
+        os.close(self.slave)
+
+
+@pytest.fixture
+def seats() -> Iterator[list[Seat]]:
+    made: list[Seat] = []
+    yield made
+    for seat in made:
+        seat.close()
+
+
+def sit(box: Box, seats: list[Seat], *words: str) -> Seat:
+    box.save()
+    seats.append(Seat(box.words(*(words or ("run", "--bundle", str(box.bundle), box.id)))))
+    return seats[-1]
+
+
+def test_run_in_the_foreground(box: Box, seats: list[Seat]) -> None:
+    box.process["terminal"] = True
+    box.sh("tty; stty size; read line; echo got $line; exit 9")
+    seat = sit(box, seats)
+    assert "24 80\r\n" in seat.until("24 80\r\n")
+    seat.write(b"typed\n")
+    seat.until("got typed\r\n")
+    assert seat.child.wait(20) == 9
+    assert termios.tcgetattr(seat.slave)[:4] == seat.before[:4]  # as it was
+    assert box.left() == []
+
+
+def test_resize(box: Box, seats: list[Seat]) -> None:
+    box.process["terminal"] = True
+    box.sh("trap 'stty size; exit 0' WINCH; echo ready; while :; do sleep 0.01; done")
+    seat = sit(box, seats)
+    seat.until("ready")
+    fcntl.ioctl(seat.master, termios.TIOCSWINSZ, struct.pack("4H", 50, 132, 0, 0))
+    seat.until("50 132\r\n")
+    assert seat.child.wait(20) == 0
+
+
+def test_control_c_is_a_byte(box: Box, seats: list[Seat]) -> None:
+    """It goes to the container's terminal, which makes a signal of it; the runtime is not interrupted."""
+    box.process["terminal"] = True
+    box.sh("trap 'echo interrupted; exit 6' INT; echo ready; while :; do sleep 0.01; done")
+    seat = sit(box, seats)
+    seat.until("ready")
+    seat.write(b"\x03")
+    seat.until("interrupted")
+    assert seat.child.wait(20) == 6
+    assert box.left() == []
+
+
+def test_much_output_arrives_whole(box: Box, seats: list[Seat]) -> None:
+    box.process["terminal"] = True
+    box.sh("seq 1 20000; echo end")
+    seat = sit(box, seats)
+    text = seat.until("end\r\n")
+    assert [int(word) for word in text.split()[:-1]] == list(range(1, 20001))
+    assert seat.child.wait(20) == 0
+
+
+def test_the_terminal_is_given_back_when_the_start_fails(box: Box, seats: list[Seat]) -> None:
+    box.process["terminal"] = True
+    box.config["hooks"] = {"poststart": [{"path": "/bin/false"}]}
+    box.sh("sleep 1000")
+    seat = sit(box, seats)
+    seat.until("poststart hook #0")
+    assert seat.child.wait(20) == 1
+    assert termios.tcgetattr(seat.slave)[:4] == seat.before[:4]
+    assert box.left() == []
+
+
+def test_exec_in_the_foreground(box: Box, seats: list[Seat]) -> None:
+    box.started()
+    seat = sit(box, seats, "exec", "--tty", box.id, "sh", "-c", "stty size; read line; echo got $line; exit 4")
+    seat.until("24 80\r\n")
+    seat.write(b"typed\n")
+    seat.until("got typed\r\n")
+    assert seat.child.wait(20) == 4
+    assert termios.tcgetattr(seat.slave)[:4] == seat.before[:4]
+
+
+def test_without_a_terminal_of_our_own(box: Box) -> None:
+    """stdin is a file: its bytes go to the container's terminal, and its end is the end."""
+    box.process["terminal"] = True
+    done = box.sh("stty -echo; echo ready; cat; echo end").run(input="line\n")
+    assert done.status == 0
+    assert "line" in done.out
+    assert done.out.endswith("end\n")
+    assert bundles.reap() == []

@@ -1,0 +1,286 @@
+"""The wheel, the command, the start-up bundle and the C compiler's part: what is installed works in every layout and an empty environment."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MACHINE = os.uname().machine
+
+
+COMPILER = ROOT / "src/rundlet/executor/compile.py"
+
+
+def compiled(output: Path, cc: str | None = None) -> Path:
+    environment = os.environ | ({"CC": cc} if cc else {})
+    subprocess.run([sys.executable, "-B", COMPILER, output], env=environment, check=True)
+    return output
+
+
+def pip(*words: str | Path) -> None:
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, ROOT)
+    [file] = folder.iterdir()
+    return file
+
+
+# the wheel
+
+
+def test_the_wheel_is_for_every_python_on_one_architecture(wheel: Path) -> None:
+    assert wheel.name.endswith(f"-py3-none-linux_{MACHINE}.whl")
+
+
+def test_the_wheel_holds_programs_and_no_sources_of_them(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        modes = {entry.filename: entry.external_attr >> 16 & 0o7777 for entry in archive.infolist()}
+    assert modes["rundlet/executor/executor"] == 0o755
+    [scripts] = {name.rpartition("/")[0] for name in modes if ".data/scripts/" in name}
+    assert modes[f"{scripts}/rundlet"] == 0o755
+    assert f"{scripts}/rundlet-python" in modes
+    data = scripts.removesuffix("scripts") + "data/share"
+    assert {f"{data}/man/man8/rundlet.8", f"{data}/bash-completion/completions/rundlet"} <= set(modes)
+    assert not [name for name in modes if name.endswith((".c", ".o", ".so", ".pyc"))]
+    sources = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src").rglob("*.py")}
+    assert sources - set(modes) == {"rundlet/executor/compile.py"}
+
+
+def elf(path: Path) -> str:
+    return subprocess.run(["readelf", "-hldW", path], capture_output=True, text=True, check=True).stdout
+
+
+def test_the_executor_is_static_and_small(tmp_path: Path) -> None:
+    program = compiled(tmp_path / "program")
+    text = elf(program)
+    assert "INTERP" not in text
+    assert "There is no dynamic section" in text
+    assert "RWE" not in text
+    assert program.stat().st_size < 8192
+    assert program.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.skipif(not shutil.which("aarch64-linux-gnu-gcc"), reason="there is no aarch64-linux-gnu-gcc")
+def test_a_cross_compiler_is_asked_what_it_compiles_for(tmp_path: Path) -> None:
+    program = compiled(tmp_path / "program", cc="aarch64-linux-gnu-gcc")
+    assert "AArch64" in elf(program)
+    code = f"import sys; sys.path.insert(0, {str(COMPILER.parent)!r}); import compile; print(compile.architecture())"
+    environment = os.environ | {"CC": "aarch64-linux-gnu-gcc -O1"}
+    assert subprocess.run([sys.executable, "-Bc", code], env=environment, capture_output=True, check=True).stdout == b"aarch64\n"
+
+
+def test_no_compiler_is_said(tmp_path: Path) -> None:
+    code = f"import sys; sys.path.insert(0, {str(COMPILER.parent)!r}); import compile; compile.architecture()"
+    done = subprocess.run([sys.executable, "-Bc", code], env={"CC": "/no/cc"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("a C compiler is needed to build rundlet (set CC, or install gcc): ")
+
+
+# the command as pip installs it, beside a script that tells how it was started
+
+
+# In the C locale Python itself adds LC_CTYPE to the environment (PEP 538), whatever its options; the shell sets PWD.
+@pytest.fixture
+def bin_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "a folder" / "bin"
+    folder.mkdir(parents=True)
+    shutil.copy(ROOT / "bin/rundlet", folder / "rundlet")
+    (folder / "rundlet-python").write_text(
+        f"#!{sys.executable}\nimport sys, os\nf = sys.flags\n"
+        "print(f.isolated, f.no_site, f.dont_write_bytecode, f.utf8_mode, sys.argv, sorted({*os.environ} - {'LC_CTYPE', 'PWD'}))\n"
+    )
+    return folder
+
+
+def call(*argv: str | Path, cwd: Path | str = "/", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(argv, capture_output=True, text=True, cwd=cwd, env={} if env is None else env, check=False)
+
+
+def test_python_is_started_bare(bin_folder: Path) -> None:
+    done = call(bin_folder / "rundlet", "one", "--two", "")
+    assert (done.returncode, done.stderr) == (0, "")
+    script = str(bin_folder / "rundlet-python")
+    assert done.stdout == f"1 1 1 1 {[script, 'one', '--two', '']} []\n"
+
+
+def test_the_environment_arrives(bin_folder: Path) -> None:
+    assert call(bin_folder / "rundlet", env={"A": "1", "B": ""}).stdout.endswith("['A', 'B']\n")
+
+
+@pytest.mark.parametrize("how", ["absolute link", "relative link", "link of a link", "relative name"])
+def test_it_finds_itself(bin_folder: Path, tmp_path: Path, how: str) -> None:
+    link = tmp_path / "other-name"
+    if how == "absolute link":
+        link.symlink_to(bin_folder / "rundlet")
+    elif how == "relative link":
+        link.symlink_to("a folder/bin/rundlet")
+    elif how == "link of a link":
+        (tmp_path / "first").symlink_to(bin_folder / "rundlet")
+        link.symlink_to("first")
+    else:
+        link = Path("a folder/bin/rundlet")
+    assert str(bin_folder / "rundlet-python") in call(link, cwd=tmp_path).stdout
+
+
+def test_a_shell_script_around_a_long_path(bin_folder: Path) -> None:
+    """Some installers write this where the interpreter's path is too long for a first line."""
+    first = f"#!/bin/sh\n'''exec' {sys.executable} \"$0\" \"$@\"\n' '''\n"
+    (bin_folder / "rundlet-python").write_text(first + "import sys\nprint(sys.argv[1:])\n")
+    assert call(bin_folder / "rundlet", "one", "-two").stdout == "['one', '-two']\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        (None, "the installation is incomplete, cannot read "),
+        ("import sys\n", "the first line names no interpreter: "),
+        ("", "the first line names no interpreter: "),
+        ("#!" + "x" * 5000 + "\n", "cannot execute the interpreter " + "x" * 5000),
+        ("#!/no/python\n", "cannot execute the interpreter /no/python"),
+    ],
+)
+def test_what_is_wrong_is_said(bin_folder: Path, script: str | None, why: str) -> None:
+    file = bin_folder / "rundlet-python"
+    file.unlink()
+    if script is not None:
+        file.write_text(script)
+    done = call(bin_folder / "rundlet", "state", "x")
+    assert (done.returncode, done.stdout) == (127, "")
+    assert done.stderr == f"rundlet: {why}{file if why.endswith(' ') else ''}\n"
+
+
+# installations
+
+
+@pytest.mark.parametrize("layout", ["venv", "--prefix", "--target"])
+def test_installed(wheel: Path, tmp_path: Path, layout: str) -> None:
+    place = tmp_path / "place"
+    if layout == "venv":
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
+        pip("--python", place / "bin/python", "install", "--no-deps", "--no-index", wheel)
+    else:
+        pip("install", "--no-deps", "--no-index", "--ignore-installed", layout, place, wheel)
+    [command] = place.rglob("bin/rundlet")
+    link = tmp_path / "rundlet"
+    link.symlink_to(command)
+    for program in (command, link):
+        done = call(program, "--version")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("rundlet version ")
+    [executor] = place.rglob("rundlet/executor/executor")
+    assert os.access(executor, os.X_OK)
+    if layout != "--target":  # the fast path: found without site, compiled beforehand, nothing else of site-packages touched
+        code = f"import sys; sys.argv = ['', '--version']; __file__ = {str(command) + '-python'!r}\n"
+        code += (ROOT / "bin/rundlet-python").read_text()
+        traced = call(sys.executable, "-ISBvXutf8", "-c", code).stderr
+        assert "import 'rundlet.cli'" in traced
+        assert "import 'site'" not in traced
+        assert f"code object from '{executor.parents[1]}/cli.py'" not in traced  # not compiled anew
+    assert not list(place.rglob("*.egg-link"))
+
+
+# the command and the bundle that `python -m rundlet.install` writes
+
+
+@pytest.fixture(scope="module")
+def place(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with rundlet in it, and the command written for it."""
+    folder = tmp_path_factory.mktemp("installed") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    pip("--python", folder / "bin/python", "install", "--no-deps", "--no-index", wheel)
+    subprocess.run([folder / "bin/python", "-I", "-m", "rundlet.install", folder / "bin/rundlet"], check=True)
+    return folder
+
+
+def loaded(place: Path) -> set[str]:
+    """The modules of rundlet that a start of the command compiled or read from .pyc files of their own."""
+    done = call(place / "bin/python", "-ISBvXutf8", place / "bin/rundlet", "--version")
+    assert (done.returncode, done.stdout.partition(" version ")[0]) == (0, "rundlet"), done.stderr
+    return {name for name, file in sources(place).items() if f"code object from '{file}'" in done.stderr or f"matches {file}" in done.stderr}
+
+
+def sources(place: Path) -> dict[str, Path]:
+    [package] = place.glob("lib/*/site-packages/rundlet")
+    return {str(file.relative_to(package)): file for file in package.rglob("*.py")}
+
+
+def test_the_command_names_its_interpreter(place: Path) -> None:
+    first = (place / "bin/rundlet").read_text().splitlines()[0]
+    assert first == f"#!{place}/bin/python -ISBXutf8"
+    assert os.access(place / "bin/rundlet", os.X_OK)
+    assert call(place / "bin/rundlet", "--version").stdout.startswith("rundlet version ")
+
+
+def test_a_start_reads_the_bundle_alone(place: Path) -> None:
+    assert loaded(place) == set()
+
+
+def test_a_changed_source_is_not_taken_from_the_bundle(place: Path) -> None:
+    file = sources(place)["errors.py"]
+    before = file.stat()
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    try:
+        assert loaded(place) == {"errors.py"}
+    finally:
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("bytes_", [None, b"", b"another"])
+def test_without_the_bundle_it_is_only_slower(place: Path, bytes_: bytes | None) -> None:
+    [bundle] = (file for file in place.glob("lib/*/site-packages/rundlet/__pycache__/startup.*") if file.suffix != ".pyc")
+    text = bundle.read_bytes()
+    try:
+        bundle.unlink()
+        if bytes_ is not None:
+            bundle.write_bytes(bytes_)
+        assert {"cli.py", "errors.py", "options.py"} <= loaded(place)
+    finally:
+        bundle.write_bytes(text)
+
+
+def test_tracebacks_name_file_and_line(place: Path) -> None:
+    """What the bundle holds is the source's code, without columns."""
+    code = (place / "bin/rundlet").read_text().replace("from rundlet.cli import run\nrun()", "from rundlet.jsontext import loads\nloads(7, '')")
+    done = call(place / "bin/python", "-ISBXutf8", "-c", code)
+    file = sources(place)["jsontext.py"]
+    line = next(n for n, text in enumerate(file.read_text().splitlines(), 1) if "text.decode()" in text)
+    assert f'  File "{file}", line {line}, in loads\n' in done.stderr
+
+
+def test_classes_made_of_annotations_work(place: Path) -> None:
+    """The bundle holds no annotations but those of classes."""
+    code = (place / "bin/rundlet").read_text().replace("from rundlet.cli import run\nrun()", "from rundlet.seccomp.bpf import Case\nprint(Case((), 7))")
+    assert call(place / "bin/python", "-ISBXutf8", "-c", code).stdout == "Case(conditions=(), verdict=7)\n"
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_closed_descriptors_are_opened(place: Path, tmp_path: Path, closed: str) -> None:
+    """Else the next file that is opened would be taken for stdin, stdout or stderr."""
+    code = (place / "bin/rundlet").read_text().replace("\nrun()", "\nfrom rundlet import cli\ncli.main = look\nrun()")
+    file = tmp_path / "seen"
+    look = (
+        "def look(argv):\n    import io, posix\n    seen = [posix.readlink(f'/proc/self/fd/{n}') for n in range(3)]\n"
+        f"    io.open({str(file)!r}, 'w').write('\\n'.join(seen))\n    return 0\n"
+    )
+    script = tmp_path / "script"
+    script.write_text(look + code)
+    command = f'exec "$0" -ISBXutf8 "$1" {closed}'
+    subprocess.run(["sh", "-c", command, place / "bin/python", script], check=True, stdin=subprocess.PIPE, capture_output=True)
+    for number, where in enumerate(file.read_text().splitlines()):
+        assert where.startswith("/dev/null" if f"{number}<&-" in closed or f"{number}>&-" in closed else "pipe:")
+
+
+def test_the_version_of_python_that_is_asked_for() -> None:
+    assert sysconfig.get_python_version() >= "3.11"
