@@ -220,7 +220,9 @@ class Program:
             if at >= len(self.where):
                 raise Fault(f"the executor refused the program: {strerror(error).lower()}")
             step, call = self.where[at]
-            raise failure(step, call.name, error)
+            failed = failure(step, call.name, error)
+            failed.outs = reply.outs
+            raise failed
         return reply
 
 
