@@ -1,5 +1,6 @@
 """Mounts with mapped ids: who owns what is seen in there, and who owns outside what is made in there."""
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -7,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from rundlet.life import mountinfo
 from tests.bundles import Box, children, eventually, user_namespace
 from tests.real.test_rootfs import MOUNTS, flags, shares
 
+MEMORY = tuple(int(part) for part in os.uname().release.split(".")[:2]) >= (6, 3)  # then tmpfs can
 FILES = {"foo": (100, 211), "bar": (101, 222), "baz": (102, 233)}
 
 
@@ -33,16 +36,22 @@ def owners(box: Box, *paths: str) -> list[str]:
 
 
 @pytest.fixture
-def source(box: Box) -> Path:
-    """A directory with files of several owners; one of the root user too."""
+def source(box: Box) -> Iterator[Path]:
+    """A directory with files of several owners, one of the root user too, on a filesystem that can map ids."""
     folder = box.folder / "source"
     folder.mkdir()
+    if MEMORY:
+        subprocess.run(["mount", "-t", "tmpfs", "memory", folder], check=True)
+    elif mountinfo.filesystem(str(folder)) not in ("ext4", "xfs", "btrfs"):
+        pytest.skip("no filesystem here can map ids")
     folder.chmod(0o777)
     (folder / "root").touch()
     for name, (uid, gid) in FILES.items():
         (folder / name).touch()
         os.chown(folder / name, uid, gid)
-    return folder
+    yield folder
+    if MEMORY:
+        subprocess.run(["umount", folder], check=True)
 
 
 BASIC = maps((0, 100000, 65536))
@@ -150,8 +159,8 @@ def test_the_maps_in_one_option_without_a_user_namespace(box: Box, source: Path)
         ("idmap=", "needs uidMappings and gidMappings here, or a user namespace"),
     ],
 )
-def test_maps_that_are_none(box: Box, source: Path, option: str, words: str) -> None:
-    box.mount("/a", str(source), "bind", option)
+def test_maps_that_are_none(box: Box, option: str, words: str) -> None:
+    box.mount("/a", str(box.bundle), "bind", option)
     done = box.run()
     assert done.status == 1
     assert words in done.err
@@ -227,21 +236,27 @@ def test_nobody_is_left(box: Box, source: Path) -> None:
     box.ended()
 
 
-def test_a_filesystem_of_memory(box: Box) -> None:
-    """tmpfs can since Linux 6.3."""
-    place = box.folder / "memory"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "memory", place], check=True)
-    try:
-        (place / "file").touch()
-        mapped(box, "/mapped", place, BASIC)
-        version = tuple(int(part) for part in os.uname().release.split(".")[:2])
-        if version >= (6, 3):
-            assert owners(box, "/mapped/file") == ["100000:100000"]
-        else:
-            assert "(tmpfs)" in box.run().err
-    finally:
-        subprocess.run(["umount", place], check=True)
+def test_on_the_filesystem_of_the_bundle(box: Box) -> None:
+    kind = mountinfo.filesystem(str(box.folder))
+    (box.folder / "dir").mkdir()
+    (box.folder / "dir/file").touch()
+    mapped(box, "/mapped", box.folder / "dir", BASIC)
+    if kind in ("ext4", "xfs", "btrfs") or (kind == "tmpfs" and MEMORY):
+        assert owners(box, "/mapped/file") == ["100000:100000"]
+    else:
+        assert f"map the ids of {box.folder}/dir ({kind}): mount_setattr: invalid argument" in box.run().err
+
+
+def test_added_to_a_container_that_runs(box: Box, source: Path) -> None:
+    pid = box.started()
+    (box.folder / "mounts.json").write_text(json.dumps([
+        {"destination": "/a", "type": "bind", "source": str(source), "options": ["bind"], "uidMappings": BASIC, "gidMappings": BASIC},
+        {"destination": "/b", "type": "bind", "source": str(source), "options": ["bind", "idmap=uids=0-7-1;gids=0-8-1"]},
+    ]))
+    box.call_apart("mounts", "add", box.id, str(box.folder / "mounts.json"))
+    assert box.exec("stat", "-c", "%u:%g", "/a/foo", "/b/root").out == "100100:100211\n7:8\n"
+    assert children() == [pid]
+    box.ended()
 
 
 def test_explained(box: Box, source: Path) -> None:

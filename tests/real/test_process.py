@@ -1,5 +1,7 @@
 """What a container's process is: its user, capabilities, limits, directory, environment, descriptors, and its filter."""
 
+import copy
+import json
 import os
 import resource
 import signal
@@ -159,6 +161,29 @@ def test_a_limit_above_our_own(box: Box, users: bool) -> None:
         assert "RLIMIT_NOFILE" in done.err
         assert "CAP_SYS_RESOURCE" in done.err
         assert box.left() == []
+
+
+@pytest.mark.parametrize("users", [False, True])
+def test_a_limit_that_cannot_be_raised_is_refused_by_create(box: Box, users: bool) -> None:
+    """And by exec; with the words by which Podman tells that something is not permitted."""
+    box.process["rlimits"] = [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]
+    if users:
+        user_namespace(box.config)
+        os.chown(box.rootfs, 100000, 100000)
+    box.started()
+    other = box.another()
+    other.config = copy.deepcopy(box.config)
+    other.linux["cgroupsPath"] = f"/{other.id}"
+    other.process["rlimits"] = [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}, {"type": "RLIMIT_NOFILE", "soft": 100, "hard": HARD + 1}]
+    weak = ["setpriv", "--bounding-set=-sys_resource", *other.runtime]
+    box.runtime, other.runtime = weak, weak
+    words = f"/process/rlimits/1/hard: raising RLIMIT_NOFILE from the runtime's own {HARD} to {HARD + 1}: operation not permitted without"
+    done = other.create()
+    assert done.status == 1 and words in done.err
+    assert other.left() == []
+    (box.folder / "process.json").write_text(json.dumps({**other.process, "args": ["true"]}))
+    done = box.call_apart("exec", "--process", str(box.folder / "process.json"), box.id)
+    assert done.status == 255 and words in done.err
 
 
 @pytest.mark.parametrize("users", [False, True])

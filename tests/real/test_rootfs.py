@@ -429,6 +429,19 @@ def test_the_cgroup_mount(box: Box, namespaced: bool, flag: str) -> None:
     assert {"nosuid", "nodev", "noexec", flag} <= flags(text, "/sys/fs/cgroup")
 
 
+@pytest.mark.skipif(CGROUPS["layout"] == "none", reason="no cgroups here")
+@pytest.mark.parametrize("namespaced", [True, False])
+def test_the_cgroup_mount_without_a_cgroup(box: Box, namespaced: bool) -> None:
+    """With the manager that makes none, which is what Podman's --cgroups=disabled comes to, the caller's is shown: the process stays in it."""
+    if not namespaced:
+        box.without("cgroup")
+    box.mount("/sys/fs/cgroup", "cgroup", *QUIET, "ro", kind="cgroup")
+    box.runtime = [*box.runtime, "--cgroup-manager", "disabled"]
+    files = box.says("cd /sys/fs/cgroup; for d in . *; do [ -L $d ] || [ ! -f $d/cgroup.procs ] || echo $d $(grep -cx 1 $d/cgroup.procs); done")
+    assert files.count(" 1\n") == files.count("\n") == len(set(CGROUPS["mounts"].values()))
+    assert box.cgroups() == []
+
+
 def test_the_working_directory_is_made(either: Box) -> None:
     either.process["cwd"] = "/new/place"
     assert either.says("pwd") == "/new/place\n"

@@ -95,6 +95,12 @@ def test_given_devices_are_the_hosts_and_fifos_are_made(inner: Box) -> None:
     assert out.splitlines() == ["fifo 5 6", "full", "1:7", "1:3"]
 
 
+def test_the_hosts_ptmx_is_not_bound(inner: Box) -> None:
+    """Podman's --privileged names every device of the host, this one too; the container's leads to its own devpts."""
+    inner.linux["devices"] = [{"type": "c", "path": "/dev/ptmx", "major": 5, "minor": 2}]
+    assert inner.says("readlink /dev/ptmx") == "pts/ptmx\n"
+
+
 def test_all_that_is_asked_of_a_process(inner: Box) -> None:
     inner.process["user"] = {"uid": 1000, "gid": 1000, "additionalGids": [10, 20]}
     inner.process["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}]

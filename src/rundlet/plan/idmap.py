@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rundlet.plan.mounts import Mounting, Options
     from rundlet.spec.types import Config, IDMapping, Mount
 
-SINCE = "ext4, xfs and btrfs support it since Linux 5.12 to 5.15, overlay since 5.19, tmpfs since 6.3"
+SINCE = "ext4, xfs and btrfs can since Linux 5.12 to 5.15, tmpfs since 6.3, overlay cannot"
 
 
 class Users(Value):
