@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from types import CodeType
+    from typing import Any
 
     from rundlet.startup import Entry, Late, Source, Where
 
@@ -128,7 +129,7 @@ class Pieces:
         self.texts: list[bytes] = []
         self.size = 0
 
-    def add(self, value: object) -> "Where":
+    def add(self, value: "Any") -> "Where":
         """Appends a piece; where it is."""
         text = marshal.dumps(value)
         self.texts.append(text)
@@ -173,7 +174,7 @@ def bundle() -> bytes:
     first = [*order("rundlet.cli", trees, [], []), "rundlet.cli"]
     for name in ("rundlet.cli", *VERBS):
         names = first if name == "rundlet.cli" else [one for one in [*order(name, trees, [], []), name] if one not in first]
-        known = [source(file) for one in names if (file := (files | libraries)[one])]
+        known = [source(place) for one in names if (place := (files | libraries)[one])]
         starts[name] = (pieces.add(tuple(known)), *(pieces.add(part) for part in parts([ready[one] for one in names])))
     reader = compiled(trees["rundlet.startup"].body, files["rundlet.startup"])
     head = marshal.dumps((reader, starts, pieces.add(index)))

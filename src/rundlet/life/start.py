@@ -5,7 +5,7 @@ from _socket import socket
 from rundlet import jsontext
 from rundlet.errors import Fault, WrongState
 from rundlet.executor.client import read_reply
-from rundlet.executor.program import _reply, failure
+from rundlet.executor.program import REPLY, failure
 from rundlet.life import observe, process, sockets, store
 from rundlet.plan.step import Step
 
@@ -79,7 +79,7 @@ def _ended(control: socket) -> bool:
 def _fault_of(container: "Container", control: socket) -> "tuple[Fault, str]":
     """What the waiting process answered instead of becoming the program, and the kind of the step that failed."""
     raw = read_reply(control)
-    _, at, error, _ = _reply.unpack_from(raw)
+    _, at, error, _, _, _ = REPLY.unpack_from(raw)
     if container.last:
         whats, ops = process.names_of(container.last)
     else:
