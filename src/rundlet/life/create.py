@@ -137,8 +137,8 @@ class Creation:
         self.undo.append(lambda: cgroup_files.unmake(made))
         record["cgroup"] = cgroup_place.dump(made.place)
         cgroup_files.apply(made.place, self.writes)
-        start = sockets.listen(container.fd, "start")
-        passed = {"start": start.fileno(), **({"console": self.console} if self.console >= 0 else {})}
+        start = None if self.starts else sockets.listen(container.fd, "start")
+        passed = {**({"start": start.fileno()} if start else {}), **({"console": self.console} if self.console >= 0 else {})}
         executor = client.spawn(passed, self.options.preserve_fds)
         self.undo.append(lambda: process.end(executor))
         process.interruptible()
@@ -153,7 +153,8 @@ class Creation:
         record["pid"] = executor.pid
         found = store.stat(executor.pid)
         record["start_time"] = found[1] if found else 0
-        container.write(record)
+        if not self.starts or any(self.config["hooks"].values()):
+            container.write(record)  # else the process is nobody's who could outlive us, until it is let go
         self._stage(executor, "inside")
         self._hooks(record, executor)
         self._last(container, record, executor, self._stage(executor, "enter"))
@@ -221,11 +222,12 @@ class Creation:
             state = jsontext.dumps(store.state(record, "created"))
             choices = order.Choices(choices.id, choices.no_pivot, choices.new_keyring, choices.stdio, choices.set_groups, state)
             last = order.last(self.config, self.filter, choices, apparmor.still(self.plan.transition, self.facts["apparmor"]["interface"]))
-        program = executor.send(last)
-        container.last = program
-        if not self.starts:
+        if self.starts:
+            container.waiting = executor, tuple(step for step in last if step.kind != "wait")
+        else:
+            program = executor.send(last)
             store.put(container.fd, "steps.json", jsontext.dumps(process.names_of(program)).encode("utf-8", "surrogateescape"))
-        executor.receive(program)
+            executor.receive(program)
         process.uninterruptible()
         if self.options.pid_file:
             process.write_pid_file(self.options.pid_file, executor.pid)
@@ -233,5 +235,5 @@ class Creation:
         record["phase"] = "created"
         if not self.starts:
             container.write(record)
-        executor.close()
+            executor.close()
         self.undo.clear()

@@ -28,20 +28,23 @@ def main(options: "Options") -> int:
 def start(container: "Container") -> None:
     """Starts a created container, which is locked. Raises Fault, with the container gone, when its program cannot be executed."""
     record = container.record
-    now = store.status(record)
-    if now != "created":
-        raise WrongState(f"cannot start a container that is {now}")
-    _refuse_frozen(record)
+    if not container.waiting:
+        now = store.status(record)
+        if now != "created":
+            raise WrongState(f"cannot start a container that is {now}")
+        _refuse_frozen(record)
     watch = observe.Watch(record["pid"])
     try:
+        if container.waiting:
+            _running(container, record)  # before it is so: from here on the process may outlive us, and has to be found
         _release(container, record)
         try:
             watch.check(record["expect"])
         except Fault as fault:
             fault.cleanup += observe.destroy(record)
             raise
-        record["phase"] = "running"
-        container.write(record)
+        if not container.waiting:
+            _running(container, record)
         try:
             _poststart(container, record)
         except Fault as fault:
@@ -49,6 +52,11 @@ def start(container: "Container") -> None:
             raise
     finally:
         watch.close()
+
+
+def _running(container: "Container", record: "Record") -> None:
+    record["phase"] = "running"
+    container.write(record)
 
 
 def _refuse_frozen(record: "Record") -> None:
@@ -60,7 +68,12 @@ def _refuse_frozen(record: "Record") -> None:
 
 def _release(container: "Container", record: "Record") -> None:
     """Lets the process go; returns once it has become the program. Raises Fault naming the step that failed."""
-    control = sockets.connect(container.folder + "/start", "waiting process")
+    if container.waiting:
+        executor, steps = container.waiting
+        container.last = executor.send(steps)
+        control = executor.control
+    else:
+        control = sockets.connect(container.folder + "/start", "waiting process")
     try:
         if not _ended(control):
             fault, kind = _fault_of(container, control)
