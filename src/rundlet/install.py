@@ -28,6 +28,7 @@ PACKAGE = Path(__file__).parent
 LEFT_OUT = ("confine", "lab", "install.py", "helptexts.py", "cliref.py", "compile.py", "__main__.py")  # not on a container's way
 SELDOM = PACKAGE / "seldom.txt"  # functions that no plain start calls, "module:name"
 VERBS = tuple(f"rundlet.life.{verb}" for verb in ("create", "start", "run", "exec", "state", "kill", "delete"))
+HEAD = 12 << 10  # bytes of room for the head
 PIECE = 96 << 10
 IN_FILES = ("_json",)  # of the standard library, written in C, and built in or not as whoever built Python decided
 
@@ -38,20 +39,14 @@ COMMAND = """\
 import sys
 from _frozen_importlib_external import MAGIC_NUMBER
 from marshal import loads
-from posix import close, open, read
+from posix import open, read
 sys.path.append({folder!r})  # at the end: nothing there can stand in for the standard library
 try:
     fd = open({bundle!r}, {flags})
-    if fd < 3:  # with stdin, stdout or stderr closed the bundle would take its place
-        close(fd)
-    head = read(fd, 8)
+    if read(fd, 4) == MAGIC_NUMBER:
+        exec(loads(read(fd, {head})))
 except OSError:
-    head = b""  # without the bundle it takes longer
-if head[:4] == MAGIC_NUMBER:
-    size = int.from_bytes(head[4:], "little")
-    code, *more = loads(read(fd, size))
-    exec(code)
-    begin(fd, 8 + size, *more)
+    pass  # without the bundle it takes longer
 from rundlet.cli import run
 run()
 """
@@ -176,9 +171,10 @@ def bundle() -> bytes:
         names = first if name == "rundlet.cli" else [one for one in [*order(name, trees, [], []), name] if one not in first]
         known = [source(place) for one in names if (place := (files | libraries)[one])]
         starts[name] = (pieces.add(tuple(known)), *(pieces.add(part) for part in parts([ready[one] for one in names])))
-    reader = compiled(trees["rundlet.startup"].body, files["rundlet.startup"])
-    head = marshal.dumps((reader, starts, pieces.add(index)))
-    return b"".join([MAGIC_NUMBER, len(head).to_bytes(4, "little"), head, *pieces.texts])
+    call = ast.parse(f"begin(fd, {len(MAGIC_NUMBER) + HEAD}, {starts}, {pieces.add(index)})", "rundlet").body
+    head = marshal.dumps(compiled([*trees["rundlet.startup"].body, *call], files["rundlet.startup"]))
+    assert len(head) <= HEAD
+    return b"".join([MAGIC_NUMBER, head.ljust(HEAD, b"\0"), *pieces.texts])
 
 
 def parts(entries: "list[Entry]") -> "list[tuple[Entry, ...]]":
@@ -210,7 +206,7 @@ def main(argv: list[str]) -> None:
     file = PACKAGE / "__pycache__" / f"startup.{sys.implementation.cache_tag}"
     put(file, bundle(), 0o644)
     if argv:
-        command = COMMAND.format(python=sys.executable, folder=str(PACKAGE.parent), bundle=str(file), flags=os.O_CLOEXEC)
+        command = COMMAND.format(python=sys.executable, folder=str(PACKAGE.parent), bundle=str(file), flags=os.O_CLOEXEC, head=HEAD)
         put(Path(argv[0]), command.encode(), 0o755)
 
 

@@ -1,7 +1,7 @@
 """A start from one file: takes modules from the bundle that `python -m rundlet.install` has written, without a search for each.
 
-    bundle   magic number of the bytecode (4) | size of the head (4) | head | pieces …        head and pieces are marshal's
-    head     this module's own code, starts, where the index is
+    bundle   magic number of the bytecode (4) | head (12 KiB) | pieces …        head and pieces are marshal's
+    head     this module's own code, with a call of begin() at its end, which has starts and where the index is
     starts   name of a module that a start begins with → where the pieces are that have it and, in order, all modules it needs; the first
              of them has their sources
     index    name of a module → the same of one that is imported later: source, module
@@ -149,9 +149,12 @@ def changed(source: "Source") -> bool:
     return now.st_size != source[1] or now.st_mtime_ns != source[2]
 
 
-def begin(*bundle: "Any") -> None:
-    """What the command does first: the arguments are those of a Bundle."""
+def begin(fd: int, base: int, starts: "dict[str, tuple[Where, ...]]", index: "Where") -> None:
+    """What the command does first: the arguments are those of a Bundle. Raises OSError where there cannot be one."""
+    if fd < 3:  # with stdin, stdout or stderr closed the bundle would take its place
+        posix.close(fd)
+        raise OSError
     gc.disable()  # most commands end before there is anything to collect; the others enable it
-    made = Bundle(*bundle)
+    made = Bundle(fd, base, starts, index)
     sys.meta_path.insert(0, made)
     made.start("rundlet.cli")
