@@ -28,6 +28,8 @@ APPLETS = (
 ).split()
 NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "cgroup")
 NUMBERS = count()
+RUN = f"rundlet-test-{os.urandom(3).hex()}"  # no other run's names, whatever one that was killed has left behind
+PATIENCE = 120  # seconds for what takes milliseconds on an idle machine: only what never comes is waited for as long
 QUIET = ["nosuid", "noexec", "nodev"]
 
 
@@ -95,7 +97,7 @@ def children(pid: int = 0) -> list[int]:
     return found
 
 
-def eventually(true: Callable[[], bool], seconds: float = 20) -> bool:
+def eventually(true: Callable[[], bool], seconds: float = PATIENCE) -> bool:
     """Whether something comes to be; how long that takes is nobody's business."""
     end = time.monotonic() + seconds
     while not true():
@@ -117,6 +119,14 @@ def proc_status(pid: int | str) -> dict[str, str]:
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
+def is_busybox(pid: int) -> bool:
+    """Whether a process runs a program of userland(), or ran one and has ended."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe").endswith("/busybox")
+    except FileNotFoundError:
+        return True
+
+
 @dataclass
 class Box:
     """One container to be: its bundle, its id, and the commands on it."""
@@ -128,7 +138,7 @@ class Box:
     config: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.id = self.id or f"rundlet-test-{os.getpid()}-{next(NUMBERS)}"
+        self.id = self.id or f"{RUN}-{next(NUMBERS)}"
         self.root = self.folder / "root"
         self.bundle = self.folder / self.id
         self.rootfs = self.bundle / "rootfs"
@@ -185,8 +195,8 @@ class Box:
             how.setdefault("stderr", err)
             child = subprocess.Popen(self.words(*args), stdin=fed if stdin is None else stdin, **how)
             try:
-                child.wait(60)
-            except subprocess.TimeoutExpired:
+                child.wait()
+            except BaseException:  # conftest.too_long
                 child.kill()
                 child.wait()
                 raise
@@ -229,7 +239,12 @@ class Box:
         said = self.output.read_text()
         done = self.call_apart("start", self.id)
         assert (done.status, done.err, said) == (0, "", ""), done
+        self.executed(pid)
         return pid
+
+    def executed(self, pid: int) -> None:
+        """After a start: ours returns when the process has become the program, a peer's perhaps before, and has to be waited for."""
+        assert self.runtime == words() or eventually(lambda: is_busybox(pid)), pid
 
     def call_apart(self, *args: str, **how: Any) -> Done:
         """As call, while the container's own output goes on into `output`."""
@@ -270,6 +285,17 @@ class Box:
         """The container's cgroups that are there."""
         path = str(self.linux.get("cgroupsPath") or self.id).strip("/")
         return [at for at in (Path(mount, path) for mount in set(CGROUPS["mounts"].values())) if at.exists()]
+
+    def limit(self, v1: str, v2: str) -> Path:
+        """The file of a limit in the container's cgroup, by its name on cgroup v1 and on v2."""
+        wanted = v2 if CGROUPS["layout"] == "v2" else v1
+        found = [cgroup / wanted for cgroup in self.cgroups() if (cgroup / wanted).exists()]
+        assert len(found) == 1, (self.cgroups(), wanted)
+        return found[0]
+
+    def held(self, v1: str, v2: str) -> str:
+        """What that file says."""
+        return self.limit(v1, v2).read_text().strip()
 
     def left(self) -> list[str]:
         """What is there of the container anywhere; nothing is as it should be."""

@@ -12,12 +12,12 @@ import posix
 import sys
 
 from rundlet import log
-from rundlet.errors import Fault
+from rundlet.errors import Fault, Usage
 from rundlet.options import VERBS, Options, parse
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell says it
 NO_READER = 141  # 128 + SIGPIPE
-NOT_RUN = 255  # exec: set-up failed; 126 and 127 stay what shells mean by them
+NOT_RUN = 255  # exec: set-up failed; every other status is the command's own, as with the peers
 
 
 def run() -> None:
@@ -55,7 +55,9 @@ def main(argv: list[str]) -> int:
         try:
             parse(argv, options)
         finally:
-            log.setup(options.log, options.log_format == "json", options.debug)
+            known = log.setup(options.log, options.log_format == "json", "debug" if options.debug else options.log_level)
+        if not known:
+            raise Usage(f"option --log takes a file, or file:PATH, journald:ID or syslog:NAME, not {options.log!r}")
         if options.version or options.help:
             return _about(options)
         module = VERBS[options.verb][0]
@@ -66,7 +68,7 @@ def main(argv: list[str]) -> int:
         return status
     except Fault as fault:
         log.error(str(fault))
-        return NOT_RUN if options.verb == "exec" and fault.status == 1 else fault.status
+        return NOT_RUN if options.verb == "exec" else fault.status
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

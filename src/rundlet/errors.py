@@ -59,6 +59,7 @@ class StepFailed(Fault):
         self.step = step
         self.call = call
         self.errno = errno
+        self.outs: dict[str, bytes] = {}  # the returned buffers, where there are some: from inside a container they are untrusted
 
 
 class Usage(Fault):

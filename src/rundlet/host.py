@@ -26,7 +26,8 @@ if TYPE_CHECKING:
         bounding: list[str]
 
     class Facts(TypedDict):
-        """All facts; `nnp`, `seccomp` and `caps` are those of the calling thread."""
+        """All facts; `nnp`, `seccomp` and `caps` are those of the calling thread; capabilities count in the runtime's own user namespace,
+        and `user_namespace` says whether that is another one than the host's."""
 
         kernel: str
         arch: str
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         nnp: bool
         seccomp: int
         caps: Caps
+        user_namespace: bool
         lsm: list[str] | None
         apparmor: AppArmor
         cgroup: Any
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 PROC = "/proc"
 SECURITY = "/sys/kernel/security"
 MODULES = "/sys/module"
+INITIAL = "user:[4026531837]"  # the host's own user namespace: PROC_USER_INIT_INO in include/linux/proc_ns.h
 SCOPED = "/attr/apparmor"  # since Linux 5.8: AppArmor's own, whichever module attr/current belongs to
 
 
@@ -64,6 +67,7 @@ def facts(profile: "str | None" = None, everything: bool = False) -> "Facts":
         "nnp": _field(status, "NoNewPrivs") == "1",
         "seccomp": int(_field(status, "Seccomp") or "0"),
         "caps": {"effective": _names(_field(status, "CapEff")), "bounding": _names(_field(status, "CapBnd"))},
+        "user_namespace": user_namespace(),
         "lsm": lsm,
         "apparmor": apparmor(kernel.release, lsm, bool(profile) or everything),
         "cgroup": layout.read(),
@@ -169,6 +173,14 @@ def _version(release: str) -> "tuple[int, int]":
         digits = part[: next((i for i, c in enumerate(part) if not "0" <= c <= "9"), len(part))]
         numbers.append(int(digits or 0))
     return numbers[0], numbers[1] if len(numbers) > 1 else 0
+
+
+def user_namespace() -> bool:
+    """Whether this process is in another user namespace than the host's first one."""
+    try:
+        return posix.readlink(PROC + "/thread-self/ns/user") != INITIAL
+    except OSError:
+        return False  # a kernel without user namespaces has no other one
 
 
 def _errno(error: OSError) -> str:

@@ -17,8 +17,8 @@ CALLS = {
     "fchmod": (91, 52), "fchown": (93, 55), "fstat": (5, 80), "statx": (332, 291), "fstatfs": (138, 44), "mount": (165, 40),
     "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "open_tree": (428, 428), "move_mount": (429, 429),
     "fsopen": (430, 430), "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442),
-    "clone3": (435, 435), "unshare": (272, 97), "setns": (308, 268), "execve": (59, 221), "execveat": (322, 281), "exit_group": (231, 94),
-    "wait4": (61, 260), "waitid": (247, 95), "kill": (62, 129), "tgkill": (234, 131), "pidfd_open": (434, 434),
+    "clone": (56, 220), "clone3": (435, 435), "unshare": (272, 97), "setns": (308, 268), "execve": (59, 221), "execveat": (322, 281),
+    "exit_group": (231, 94), "wait4": (61, 260), "waitid": (247, 95), "kill": (62, 129), "tgkill": (234, 131), "pidfd_open": (434, 434),
     "pidfd_send_signal": (424, 424), "pidfd_getfd": (438, 438), "getpid": (39, 172), "getppid": (110, 173), "gettid": (186, 178),
     "setsid": (112, 157), "setpgid": (109, 154), "setgroups": (116, 159), "getgroups": (115, 158), "setresuid": (117, 147),
     "setresgid": (119, 149), "setuid": (105, 146), "setgid": (106, 144), "setfsuid": (122, 151), "prctl": (157, 167), "capset": (126, 91),
@@ -32,7 +32,8 @@ CALLS = {
     "lsm_get_self_attr": (459, 459), "lsm_set_self_attr": (460, 460), "lsm_list_modules": (461, 461), "getxattr": (191, 8),
     "fsetxattr": (190, 7), "flock": (73, 32), "splice": (275, 76), "copy_file_range": (326, 285), "sendfile": (40, 71),
     "nanosleep": (35, 101), "clock_nanosleep": (230, 115), "getdents64": (217, 61), "name_to_handle_at": (303, 264),
-    "open_by_handle_at": (304, 265), "listmount": (458, 458), "statmount": (457, 457),
+    "open_by_handle_at": (304, 265), "listmount": (458, 458), "statmount": (457, 457), "utimensat": (280, 88), "flistxattr": (196, 13),
+    "fgetxattr": (193, 10),
 }
 MACHINES = {"x86_64": 0, "aarch64": 1}
 
@@ -55,8 +56,10 @@ O_CREAT, O_EXCL, O_NOCTTY, O_NONBLOCK = 0o100, 0o200, 0o400, 0o4000
 O_CLOEXEC = 0o2000000
 O_PATH = 0o10000000
 O_HERE = O_PATH | O_CLOEXEC
+RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 S_IFREG, S_IFCHR, S_IFBLK, S_IFIFO = 0o100000, 0o020000, 0o060000, 0o010000
 
@@ -74,20 +77,23 @@ CLONE_NEWTIME = 0x80
 # mount(2) and the descriptor-based calls
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x1, 0x2, 0x4, 0x8
 MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED, MS_REC = 1 << 17, 1 << 18, 1 << 19, 1 << 20, 1 << 14
-MNT_DETACH = 2
+MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
+MOVE_MOUNT_T_SYMLINKS = 0x10
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
 FSOPEN_CLOEXEC = 1
 FSMOUNT_CLOEXEC = 1
-FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 0, 1, 6
+FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE, FSCONFIG_CMD_RECONFIGURE = 0, 1, 6, 7
+FSPICK_CLOEXEC, FSPICK_EMPTY_PATH = 1, 8
 MOUNT_ATTR = {
     "ro": 0x1, "nosuid": 0x2, "nodev": 0x4, "noexec": 0x8, "noatime": 0x10, "strictatime": 0x20, "nodiratime": 0x80,
     "idmap": 0x100000, "nosymfollow": 0x200000,
 }
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 0x1, 0x2, 0x4, 0x8
 MOUNT_ATTR__ATIME = 0x70
+MOUNT_ATTR_IDMAP = 0x100000
 
 # prctl(2), capabilities(7), seccomp(2)
 PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NAME, PR_CAPBSET_DROP = 4, 8, 15, 24
@@ -117,6 +123,7 @@ SIGKILL, SIGTERM, SIGCHLD = 9, 15, 17
 # statfs(2) f_type, linux/magic.h
 PROC_SUPER_MAGIC = pack("q", 0x9FA0)
 DEVPTS_SUPER_MAGIC = pack("q", 0x1CD1)
+SYSFS_MAGIC = pack("q", 0x62656572)
 
 SIGNALS = {
     name: number

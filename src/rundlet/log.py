@@ -1,5 +1,7 @@
 """What rundlet tells: errors to stderr and to the log, warnings and debug lines where they do no harm.
 
+The log is a file, `file:PATH`, `journald:ID` (systemd's journal, with the field ID) or `syslog:NAME`, as crun has it.
+
 An engine reads the JSON log of a failed command, and podman takes the whole file for one object. So nothing but the error goes
 into a JSON log, unless --debug asks for more. Warnings go into a text log; without a log, to stderr if that is a terminal
 (elsewhere stderr is the container's own output, or an engine reads it together with stdout).
@@ -8,15 +10,25 @@ into a JSON log, unless --debug asks for more. Warnings go into a text log; with
 import posix
 import time
 
+JOURNAL, SYSLOG = "/run/systemd/journal/socket", "/dev/log"
+KINDS = ("file", "journald", "syslog")
+PRIORITY = {"error": 3, "warning": 4, "debug": 7}  # syslog(3)
 debugging = False  # whether debug() says anything
+_warns = True
 _file: str | None = None
 _json = False
 
 
-def setup(file: str | None, json: bool, debug: bool) -> None:
-    """Say where lines go. The file is opened when the first one is written: most commands write none."""
-    global _file, _json, debugging
-    _file, _json, debugging = file, json, debug
+def setup(file: str | None, json: bool, level: str) -> bool:
+    """Say where lines go, and which: a value of --log-level. The file is opened when the first one is written: most commands write none.
+
+    False when it is no place that lines can go to.
+    """
+    global _file, _json, _warns, debugging
+    kind, colon, _ = (file or "").partition(":")
+    known = not colon or "/" in kind or kind in KINDS
+    _file, _json, _warns, debugging = file if known else None, json, level != "error", level in ("debug", "trace")
+    return known
 
 
 def error(text: str) -> None:
@@ -26,10 +38,15 @@ def error(text: str) -> None:
         _append(_file, "error", text)
 
 
-def warning(text: str) -> None:
-    """Something the user should know, which does not fail the command."""
+def warning(text: str, loud: bool = False) -> None:
+    """Something the user should know, which does not fail the command.
+
+    Without a log it is for people: said to a terminal, and elsewhere only where it is `loud`, since engines read stderr of some commands.
+    """
+    if not _warns:
+        return
     if _file is None:
-        if debugging or posix.isatty(2):
+        if loud or debugging or posix.isatty(2):
             to_stderr("warning: " + text)
     elif debugging or not _json:
         _append(_file, "warning", text)
@@ -53,15 +70,23 @@ def stamp(ns: int | None = None) -> str:
 
 def to_stderr(text: str) -> None:
     """One line on stderr; a closed stderr is nobody's concern. Names from an image may hold line ends and terminal controls: escaped."""
-    if not text.isprintable():
-        text = text.encode("unicode_escape").decode()
     try:
-        posix.write(2, f"rundlet: {text}\n".encode())
+        posix.write(2, f"rundlet: {_printable(text)}\n".encode())
     except OSError:
         pass
 
 
+def _printable(text: str) -> str:
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
+
+
 def _append(file: str, level: str, text: str) -> None:
+    kind, colon, name = file.partition(":")
+    if colon and kind in ("journald", "syslog"):
+        _send(kind, name, level, _printable(text))
+        return
+    if colon and kind == "file":
+        file = name
     from _json import encode_basestring_ascii as quote  # the words of a path may be no UTF-8: escaped, a reader takes any
 
     if _json:
@@ -76,3 +101,19 @@ def _append(file: str, level: str, text: str) -> None:
             posix.close(fd)
     except OSError as failure:
         to_stderr(f"cannot write to the log {file}: {(failure.strerror or '').lower()}")
+
+
+def _send(kind: str, name: str, level: str, text: str) -> None:
+    """To the journal (systemd.io/JOURNAL_NATIVE_PROTOCOL) or the system log (syslog(3), facility LOG_USER)."""
+    from _socket import SOCK_DGRAM, socket
+
+    if kind == "journald":
+        message = f"PRIORITY={PRIORITY[level]}\nSYSLOG_IDENTIFIER=rundlet\nID={_printable(name)}\nMESSAGE={text}\n"
+    else:
+        message = f"<{1 << 3 | PRIORITY[level]}>{name or 'rundlet'}[{posix.getpid()}]: {text}"
+    try:
+        made = socket(1, SOCK_DGRAM)  # AF_UNIX
+        made.sendto(message.encode(), JOURNAL if kind == "journald" else SYSLOG)
+        made.close()
+    except OSError as failure:
+        to_stderr(f"cannot write to the log {kind}:{name}: {(failure.strerror or '').lower()}")

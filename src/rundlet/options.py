@@ -19,11 +19,13 @@ and that of getopt: `-dt`, `-b/dir`. `--` ends the options; a word like `-9` is 
 from rundlet.errors import Usage
 
 GLOBAL = (
-    "root=DIR log=FILE log-format=text|json debug cgroup-manager=cgroupfs|systemd|disabled systemd-cgroup>cgroup-manager=systemd "
-    "rootless=auto|true|false criu=PATH version,v,V help,h"
+    "root=DIR log=FILE log-format=text|json log-level=warning|warn|error|info|debug|trace debug "
+    "cgroup-manager=cgroupfs|systemd|disabled systemd-cgroup>cgroup-manager=systemd rootless=auto|true|false criu=PATH version,v,V help,h"
 )
 
-_CREATE = "bundle,b=DIR config,f=FILE console-socket=PATH pid-file=FILE preserve-fds=N no-pivot no-new-keyring no-subreaper help,h"
+_CREATE = (
+    "bundle,b=DIR config,f=FILE console-socket=PATH pidfd-socket=PATH pid-file=FILE preserve-fds=N no-pivot no-new-keyring no-subreaper help,h"
+)
 
 # verb → (the module whose main() does it, the words it takes, its options). Words: [may be left out], and `...` takes the rest as it is.
 VERBS = {
@@ -31,22 +33,35 @@ VERBS = {
     "start": ("rundlet.life.start", "ID", "help,h"),
     "run": ("rundlet.life.run", "ID", "detach,d keep " + _CREATE),
     "state": ("rundlet.life.state", "ID", "help,h"),
-    "kill": ("rundlet.life.kill", "ID [SIGNAL]", "all,a help,h"),
-    "delete": ("rundlet.life.delete", "ID", "force,f help,h"),
+    "kill": ("rundlet.life.kill", "ID [SIGNAL]", "all,a regex,r help,h"),
+    "delete": ("rundlet.life.delete", "ID", "force,f regex,r help,h"),
     "list": ("rundlet.life.list", "", "quiet,q format,f=table|json help,h"),
     "exec": (
         "rundlet.life.exec",
         "ID [COMMAND...]",
-        "process,p=FILE detach,d tty,t console-socket=PATH pid-file=FILE cwd=DIR env,e=NAME=VALUE... user,u=UID[:GID] "
-        "additional-gids,g=GID... process-label=LABEL apparmor=PROFILE no-new-privs cap,c=CAPABILITY... preserve-fds=N "
-        "ignore-paused cgroup=PATH help,h",
+        "process,p=FILE detach,d tty,t console-socket=PATH pidfd-socket=PATH pid-file=FILE cwd=DIR env,e=NAME=VALUE... "
+        "user,u=UID[:GID] additional-gids,g=GID... process-label=LABEL apparmor=PROFILE no-new-privs cap,c=CAPABILITY... preserve-fds=N "
+        "ignore-paused cgroup=PATH... help,h",
     ),
+    "update": (
+        "rundlet.life.update",
+        "ID",
+        "resources,r=FILE blkio-weight=WEIGHT cpu-period=USEC cpu-quota=USEC cpu-burst=USEC cpu-share=WEIGHT cpu-rt-period=USEC "
+        "cpu-rt-runtime=USEC cpu-idle=FLAG cpuset-cpus=LIST cpuset-mems=LIST memory=SIZE memory-reservation=SIZE memory-swap=SIZE "
+        "kernel-memory=SIZE kernel-memory-tcp=SIZE pids-limit=COUNT l3-cache-schema=TEXT mem-bw-schema=TEXT help,h",
+    ),
+    "mounts": ("rundlet.life.mounts", "ACTION ID FILE", "help,h"),
+    "pause": ("rundlet.life.pause", "ID", "help,h"),
+    "resume": ("rundlet.life.pause", "ID", "help,h"),
+    "ps": ("rundlet.life.ps", "ID [OPTION...]", "format,f=table|json help,h"),
+    "events": ("rundlet.life.events", "ID", "interval=TIME stats help,h"),
     "spec": ("rundlet.life.spec", "", "bundle,b=DIR rootless>rootless=true help,h"),
     "features": ("rundlet.life.features", "", "help,h"),
+    "info": ("rundlet.confine.info", "", "help,h"),
     "explain": ("rundlet.confine.explain", "BUNDLE", "json steps assume=FACTS help,h"),
     "host": ("rundlet.confine.facts", "", "json help,h"),
     "lab": (
-        "rundlet.lab.command", "[COMMAND...]", "kernel=FILE suite=NAME timeout=SECONDS env,e=NAME=VALUE... memory=SIZE append=WORDS help,h",
+        "rundlet.lab.command", "[COMMAND...]", "kernel=FILE suite=NAME timeout=SECONDS env,e=NAME=VALUE... memory=SIZE append=WORDS systemd help,h",
     ),
     "completion": ("rundlet.cliref", "SHELL", "help,h"),
     "man": ("rundlet.cliref", "", "help,h"),
@@ -67,6 +82,7 @@ class Options:
     root: str | None = None
     log: str | None = None
     log_format: str = "text"
+    log_level: str = "warning"
     debug: bool = False
     cgroup_manager: str = "cgroupfs"
     rootless: str = "auto"
@@ -75,6 +91,7 @@ class Options:
     bundle: str = "."
     config: str | None = None
     console_socket: str | None = None
+    pidfd_socket: str | None = None
     pid_file: str | None = None
     preserve_fds: int = 0
     no_pivot: bool = False
@@ -85,6 +102,7 @@ class Options:
     # kill, delete, list
     all: bool = False
     force: bool = False
+    regex: bool = False
     quiet: bool = False
     format: str = "table"
     # exec
@@ -96,7 +114,28 @@ class Options:
     apparmor: str | None = None
     no_new_privs: bool = False
     ignore_paused: bool = False
-    cgroup: str | None = None
+    # update: texts, since not giving one differs from every number
+    resources: str | None = None
+    blkio_weight: str | None = None
+    cpu_period: str | None = None
+    cpu_quota: str | None = None
+    cpu_burst: str | None = None
+    cpu_share: str | None = None
+    cpu_rt_period: str | None = None
+    cpu_rt_runtime: str | None = None
+    cpu_idle: str | None = None
+    cpuset_cpus: str | None = None
+    cpuset_mems: str | None = None
+    memory_reservation: str | None = None
+    memory_swap: str | None = None
+    kernel_memory: str | None = None
+    kernel_memory_tcp: str | None = None
+    pids_limit: str | None = None
+    l3_cache_schema: str | None = None
+    mem_bw_schema: str | None = None
+    # events
+    interval: str = "5s"
+    stats: bool = False
     # explain, host
     json: bool = False
     steps: bool = False
@@ -105,14 +144,16 @@ class Options:
     kernel: str | None = None
     suite: str | None = None
     timeout: str | None = None
-    memory: str | None = None
+    memory: str | None = None  # update too
     append: str | None = None
+    systemd: bool = False
 
     def __init__(self) -> None:
         self.args: list[str] = []  # the words after the ID: the signal, the command, the bundle
         self.env: list[str] = []
         self.additional_gids: list[str] = []
         self.cap: list[str] = []
+        self.cgroup: list[str] = []
 
 
 def parse(argv: list[str], options: Options | None = None) -> Options:

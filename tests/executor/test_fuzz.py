@@ -13,7 +13,7 @@ from tests.executor.builds import SOURCE, fuzzing, hosted, sanitizing
 from tests.executor.corpus import inputs
 from tests.executor.model import PUT, VALUE, Address, Kept, Op, pack
 
-SECONDS = 20  # of coverage-guided search
+RUNS = 200_000  # of coverage-guided search: as many on a slow machine, where they take longer than 10 seconds
 SANITIZERS = {"ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:exitcode=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
 
 FOUND = ("AddressSanitizer", "runtime error", "the executor ")  # a sanitizer's word, or the harness's
@@ -61,7 +61,7 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(binary: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([binary, *words], capture_output=True, text=True, errors="replace", env=os.environ | SANITIZERS, timeout=300)
+    return subprocess.run([binary, *words], capture_output=True, text=True, errors="replace", env=os.environ | SANITIZERS)
 
 
 def test_no_program_makes_the_executor_leave_its_bounds(compiler: str, batch: Path, tmp_path: Path) -> None:
@@ -97,17 +97,17 @@ def fuzzer() -> None:
         pytest.skip("no clang with libFuzzer here")
 
 
-def search(binary: Path, seeds: Path, tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    words = ["-seed=1", "-max_len=2048", "-use_value_profile=1", f"-artifact_prefix={tmp_path}/", "-print_final_stats=1", *options]
+def search(binary: Path, seeds: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    words = ["-seed=1", f"-runs={RUNS}", "-max_len=2048", "-use_value_profile=1", f"-artifact_prefix={tmp_path}/", "-print_final_stats=1"]
     return run(binary, *words, seeds)
 
 
 @pytest.mark.usefixtures("fuzzer")
 def test_a_guided_search_finds_nothing(seeds: Path, tmp_path: Path) -> None:
-    done = search(hosted("clang", tmp_path / "fuzz", fuzzer=True), seeds, tmp_path, "-runs=400000", f"-max_total_time={SECONDS}")
+    done = search(hosted("clang", tmp_path / "fuzz", fuzzer=True), seeds, tmp_path)
     assert done.returncode == 0, done.stderr[-4000:]
     executed = next(int(line.split()[-1]) for line in done.stderr.splitlines() if line.startswith("stat::number_of_executed_units"))
-    assert executed > 10000, "hardly anything was tried"
+    assert executed >= RUNS
 
 
 @pytest.mark.usefixtures("fuzzer")
@@ -118,7 +118,7 @@ def test_a_guided_search_finds_a_hole_that_no_seed_falls_into(tmp_path: Path) ->
     source = tmp_path / "executor.c"
     sound, broken = HOLES["a put outside the data"]
     source.write_text(SOURCE.read_text().replace(sound, broken))
-    done = search(hosted("clang", tmp_path / "fuzz", source, fuzzer=True), seeds, tmp_path, "-runs=400000", f"-max_total_time={SECONDS}")
+    done = search(hosted("clang", tmp_path / "fuzz", source, fuzzer=True), seeds, tmp_path)
     assert done.returncode != 0
     assert any(word in done.stderr for word in FOUND), done.stderr[-4000:]
     assert "INITED" in done.stderr, "the seed itself failed"

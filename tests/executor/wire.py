@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from tests.bundles import PATIENCE
 from tests.executor.model import ANSWER_SIZE, MAGIC, Answer
 
 
@@ -18,7 +19,7 @@ class Wire:
             words = [*([runner] if runner else []), str(binary), str(theirs.fileno())]
             self.process = subprocess.Popen(words, pass_fds=[theirs.fileno(), *keep], cwd=cwd, stdin=subprocess.DEVNULL)
             self.control = theirs.fileno()  # its number over there
-        ours.settimeout(20)
+        ours.settimeout(PATIENCE)
         self.socket = ours
 
     def send(self, text: bytes) -> None:
@@ -38,7 +39,7 @@ class Wire:
         return self.status()
 
     def status(self) -> int:
-        status = self.process.wait(20)
+        status = self.process.wait(PATIENCE)
         assert status >= 0, f"the executor was killed by signal {-status}"
         return status
 
@@ -48,7 +49,7 @@ class Wire:
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None) -> None:
         self.socket.close()
         try:
-            status = self.process.wait(20)
+            status = self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -14,6 +14,7 @@ from rundlet.lab import needs
 
 TESTS = Path(__file__).resolve().parents[1]
 PACKAGE = Path(rundlet.__file__).resolve().parent
+SLOT = [sys.executable, "-ISB", str(TESTS / "lab/slot.py")]  # the words before a command that boots a lab: two at a time
 PYTHON = "/usr/bin/python3"  # Debian's, which python3-libapparmor is for
 KERNELS = {"bookworm": "6.1.", "backports": "6.12."}  # Debian's suite, and what its kernel calls itself
 Results = dict[str, dict[str, Any]]  # what a guest saw, by the attempt's name
@@ -57,7 +58,7 @@ class Guest:
         command = [PYTHON, "-B", "-m", "tests.lab.guest", *rundlet_words(code)]
         with open(output, "wb") as out, open(f"{output}.err", "wb") as err:
             self.process = subprocess.Popen(
-                [*lab, "--", *command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd="/",
+                [*SLOT, *lab, "--", *command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd="/",
                 env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
             )
 

@@ -22,7 +22,7 @@ from tests.rulebook import BOX_POLICY, NAMESPACE
 AREA = Path("/run/lab")
 ROOTFS = AREA / "rootfs"
 BUSYBOX = str(ROOTFS / "bin/busybox")
-PATIENCE = 60  # seconds for a container to say something
+PATIENCE = 60  # seconds for a container to say something, or to end
 # The shell is the process itself: it reads its own label.
 PROBE = r"""
 { read -r label </proc/self/attr/apparmor/current; } 2>/dev/null; echo "label $label"
@@ -152,10 +152,11 @@ class Lab:
         return found
 
     def _runs(self, bundle: Path) -> bool:
-        """Whether a process that was told to us still runs, once it had a moment to end."""
+        """Whether a process that was told to us runs on; one that was killed may take its time to end."""
+        end = time.monotonic() + PATIENCE
         try:
             pid = (bundle / "pid").read_text()
-            for _ in range(50):
+            while time.monotonic() < end:
                 if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX":
                     return False
                 time.sleep(0.1)

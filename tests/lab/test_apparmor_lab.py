@@ -33,7 +33,7 @@ def patience() -> None:
 
 @pytest.fixture(scope="module")
 def labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Results]]:
-    """What a lab has seen, by the lab's name: bookworm, backports, off (apparmor=0). All of them run at the same time."""
+    """What a lab has seen, by the lab's name: bookworm, backports, off (apparmor=0). Two of them run at the same time."""
     code = boot.snapshot(tmp_path_factory.mktemp("code"))
     seen = tmp_path_factory.mktemp("seen")
     guests = {suite: boot.Guest(code, seen / suite, suite) for suite in KERNELS}

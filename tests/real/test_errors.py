@@ -29,7 +29,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("/mounts/0/options", ["idmap"], "/mounts/0/options"),
     ("/mounts/0/type", "nosuchfs", "mount nosuchfs on /proc"),
     ("/linux/namespaces/0/type", "nothing", "/linux/namespaces/0/type: must be one of"),
-    ("/linux/namespaces/0/path", "/no/such/ns", "open the pid namespace /no/such/ns"),
+    ("/linux/namespaces/0/path", "/no/such/ns", "/linux/namespaces/0/path: /no/such/ns: no such file or directory"),
     ("/linux/uidMappings", [{"containerID": 0, "hostID": 0, "size": 1}], "/linux/uidMappings: needs a user namespace"),
     ("/linux/devices", [{"type": "c", "path": "/dev/x"}], "/linux/devices/0/major: is required for type c"),
     ("/linux/sysctl", {"kernel.hostname": "x"}, "/linux/sysctl/kernel.hostname: conflicts with /hostname"),

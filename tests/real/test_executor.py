@@ -18,6 +18,7 @@ from rundlet.errors import StepFailed
 from rundlet.executor.program import Program
 from rundlet.kernel import CALLS, ERRNO
 from rundlet.plan.step import Call, Data, Out, Ptr, Slot, Step
+from tests.bundles import PATIENCE
 from tests.executor.builds import NATIVE, SOURCE, TARGETS, Target, build
 from tests.executor.model import (
     CHECK,
@@ -276,14 +277,14 @@ def test_a_child_takes_the_conversation_over(start: Start, nr: Nr, target: Targe
         pidfd = os.pidfd_open(parent.slots[0])
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    assert poll.poll(10_000), "the end of the socket must end the child"
+    assert poll.poll(1000 * PATIENCE), "the end of the socket must end the child"
     os.close(pidfd)
 
 
 @pytest.mark.parametrize("by_slot", [False, True])
 def test_redirect_answers_elsewhere_and_listens_there(start: Start, by_slot: bool) -> None:
     ours, theirs = socket.socketpair()
-    ours.settimeout(20)
+    ours.settimeout(PATIENCE)
     with ours, theirs, start(theirs.fileno()) as wire:
         to = Kept(3) if by_slot else theirs.fileno()
         wire.send(pack([Op(VALUE, (theirs.fileno(),), into=3), Op(REDIRECT, (to,), into=0, on_zero=1), Op(0xFFFF)]))
@@ -603,7 +604,7 @@ def test_without_an_argument_it_talks_on_descriptor_3(tmp_path: Path) -> None:
     binary = build(NATIVE, tmp_path / "executor")
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        ours.settimeout(20)
+        ours.settimeout(PATIENCE)
         pid = os.posix_spawn(binary, ["rundlet"], {}, file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3)])
         theirs.close()
         ours.sendall(pack([Op(VALUE, (2,), into=0)]))

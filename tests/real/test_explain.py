@@ -105,3 +105,13 @@ def test_facts_that_are_none_are_refused_with_their_place(box: Box, facts: Path,
     box.save()
     done = box.call("explain", "--assume", str(facts), str(box.bundle))
     assert done.status == 1 and place in done.err and len(done.err.splitlines()) == 1
+
+
+def test_the_unit_of_systemd(box: Box) -> None:
+    box.linux["cgroupsPath"] = "a-b.slice:p:n"
+    box.linux["resources"] = {"pids": {"limit": 7}, "devices": [{"allow": False, "access": "rwm"}]}
+    box.config["annotations"] = {"org.systemd.property.TimeoutStopSec": "7"}
+    box.save()
+    box.runtime = [*box.runtime, "--systemd-cgroup"]
+    shown = explained(box)["cgroup"]
+    assert shown[-4:] == ["by systemd: p-n.scope in a-b.slice", "its TasksMax: 7", "its DevicePolicy: strict", "its TimeoutStopUSec: 7000000"]

@@ -20,6 +20,8 @@ from rundlet.plan import seccomp as plan
 from rundlet.plan.step import Call, Step
 from rundlet.seccomp.cache import program
 from rundlet.seccomp.compile import library
+from tests.bundles import Box
+from tests.profiles import engine_profile, resolved
 
 NNP = Step("no new privileges", Call("prctl", k.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 PERSONALITY = "personality"
@@ -105,7 +107,7 @@ def test_a_listener_that_was_handed_over_decides(tmp_path: Path) -> None:
     assert plan.notifies(asked)
     state = b'{"ociVersion":"1.3.0","fds":["seccompFd"]}'
     steps = plan.steps(program(asked, str(tmp_path / "cache")), ["SECCOMP_FILTER_FLAG_TSYNC"], notify=True)
-    executor.run([NNP, *steps, plan.hand_over(state)])
+    executor.run([NNP, *plan.telling(steps, state.decode())])
     with ours:
         said, rights, _, _ = ours.recvmsg(4096, CMSG_LEN(4))
     assert said == state
@@ -155,3 +157,108 @@ def test_what_a_filter_needs_is_named_when_it_is_missing(tmp_path: Path, hidden:
     hide = "mount --bind /dev/null \"$0\" && exec \"$@\""
     done = subprocess.run(["unshare", "-m", "sh", "-c", hide, hidden, sys.executable, "-ISB", str(script)], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == (todo + "\n", "")
+
+
+# ── whole profiles, in containers ────────────────────────────────────────────────────────────────────────────────────────────
+
+WORKLOAD = """
+mkdir /tmp/d && cd /tmp/d && seq 1000 | tee a | sort -rn | head -1 && ln -s a b && cp b c && chmod 600 c && mv c e && wc -l < e
+mkfifo f; (echo through a fifo > f &) ; cat f; timeout 5 sh -c 'kill -USR1 $$' ; trap 'echo caught' TERM; kill $$; date -d @0 +%Y
+find / -xdev -name a; ps > /dev/null && stat -c %s a && rm -r /tmp/d && echo done
+"""
+
+
+@pytest.mark.parametrize("nnp", [True, False])
+@pytest.mark.skipif(not engine_profile().exists(), reason="containers-common is not installed: no /usr/share/containers/seccomp.json")
+def test_an_engines_profile_at_work(box: Box, nnp: bool) -> None:
+    box.process["noNewPrivileges"] = nnp
+    box.linux["seccomp"] = resolved(engine_profile(), {"CAP_KILL", "CAP_NET_BIND_SERVICE"})
+    (box.rootfs / "log").touch()
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", "cat | grep -c created > /log"], "env": ["PATH=/bin"], "timeout": 60}
+    box.config["hooks"] = {"startContainer": [hook]}
+    done = box.sh(WORKLOAD).run()
+    assert (done.status, done.err) == (0, "User defined signal 1\n")
+    assert done.out.split() == ["1000", "1000", "through", "a", "fifo", "caught", "1970", "/tmp/d/a", "3893", "done"]
+    assert (box.rootfs / "log").read_text() == "1\n"
+    done = box.sh("umount /proc; mount -t tmpfs x /tmp; chroot / true; mknod /tmp/x c 1 3; grep ^Seccomp: /proc/self/status").run()
+    assert done.err.lower().count("not permitted") + done.err.count("permission denied") == 4
+    assert done.out == "Seccomp:\t2\n"
+    box.sh("sleep 1000").started()
+    assert box.exec("sh", "-c", "grep ^Seccomp: /proc/self/status").out == "Seccomp:\t2\n"
+
+
+ERRNO = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}
+COMMON = {
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
+}
+
+
+@pytest.mark.parametrize("nnp", [True, False])
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ({"action": "SCMP_ACT_ERRNO"}, "Operation not permitted"),
+        ({"action": "SCMP_ACT_ERRNO", "errnoRet": 100}, "Network is down"),
+        ({"action": "SCMP_ACT_TRACE"}, "Function not implemented"),  # nobody traces: seccomp(2)
+        ({"action": "SCMP_ACT_LOG"}, ""),
+        ({"action": "SCMP_ACT_ALLOW"}, ""),
+        ({"action": "SCMP_ACT_KILL"}, "Bad system call"),
+        ({"action": "SCMP_ACT_KILL_THREAD"}, "Bad system call"),
+        ({"action": "SCMP_ACT_KILL_PROCESS"}, "Bad system call"),
+        ({"action": "SCMP_ACT_TRAP"}, "Bad system call"),
+    ],
+)
+def test_every_action(either: Box, nnp: bool, rule: "dict[str, Any]", words: str) -> None:
+    either.process["noNewPrivileges"] = nnp
+    either.process["rlimits"] = [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]
+    either.linux["seccomp"] = {**COMMON, "syscalls": [{"names": ["mkdir", "mkdirat"], **rule}]}
+    done = either.sh("(exec mkdir /tmp/a); [ -d /tmp/a ] && echo made").run()
+    assert words in done.err
+    assert done.out == ("" if words else "made\n")
+
+
+def test_a_call_that_the_profile_never_heard_of(box: Box) -> None:
+    """What libc is told of it makes it fall back; with runc it is so, too."""
+    native = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}[os.uname().machine]
+    probe = box.rootfs / "probe"
+    source = box.folder / "probe.c"
+    source.write_text("""
+        #include <errno.h>
+        #include <stdio.h>
+        #include <sys/syscall.h>
+        #include <unistd.h>
+        int main(void) {
+            long numbers[] = {SYS_unshare, SYS_setns, 439, 440, 1000};
+            for (int i = 0; i < 5; i++) printf("%d ", syscall(numbers[i], -1L, 0L, 0L, 0L) == -1 ? errno : 0);
+            return 0;
+        }
+    """)
+    subprocess.run(["gcc", "-static", "-O1", "-o", str(probe), str(source)], check=True)
+    libc = ("execve exit_group write read brk mmap munmap mprotect arch_prctl set_tid_address set_robust_list rseq uname readlink readlinkat "
+            "getrandom prlimit64 fstat newfstatat ioctl close openat capset setresuid setresgid setgroups prctl umask chdir getcwd faccessat2")
+    box.linux["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ERRNO", "architectures": [native], "syscalls": [{"names": libc.split(), "action": "SCMP_ACT_ALLOW"}],
+    }
+    box.process["args"] = ["/probe"]
+    assert box.run().out == "1 1 14 38 38 "  # 439 is faccessat2, the highest that is named: EFAULT
+    box.linux["seccomp"]["defaultErrnoRet"] = 6
+    assert box.run().out == "6 6 14 38 38 "
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [None, [], ["SECCOMP_FILTER_FLAG_LOG"], ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"]],
+)
+def test_flags(box: Box, flags: "list[str] | None") -> None:
+    box.linux["seccomp"] = {**COMMON, "syscalls": [ERRNO]} | ({} if flags is None else {"flags": flags})
+    assert "ot permitted" in box.sh("mkdir /tmp/a").run().err
+
+
+@pytest.mark.parametrize("flag", ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", "SECCOMP_FILTER_FLAG_NEW_LISTENER"])
+def test_flags_that_cannot_be(box: Box, flag: str) -> None:
+    box.linux["seccomp"] = {**COMMON, "flags": [flag], "syscalls": [ERRNO]}
+    done = box.create()
+    assert done.status == 1
+    assert "/linux/seccomp/flags/0: " in done.err
+    assert box.left() == []

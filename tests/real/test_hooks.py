@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,10 @@ def test_the_state_they_are_told(box: Box) -> None:
         "poststart": "running",
         "poststop": "stopped",
     }
-    assert {state["pid"] for name, state in told.items() if not name.startswith("poststop")} == {pid}
+    # "for hooks executed in the container namespace, it is the pid as seen by the container"
+    inside = ("createContainer", "startContainer")
+    assert {told[name]["pid"] for name in told if name.startswith(inside)} == {1}
+    assert {told[name]["pid"] for name in told if not name.startswith((*inside, "poststop"))} == {pid}
 
 
 def test_the_namespaces_they_run_in(either: Box) -> None:
@@ -117,7 +121,7 @@ def test_the_root_is_populated_and_not_yet_entered(box: Box) -> None:
     script = f"cat > /dev/null; mount -t tmpfs late {box.rootfs}/late && touch {box.rootfs}/late/file; [ -e {box.rootfs}/proc/1 ] && echo proc >> {log}; pwd >> {log}"
     box.config["hooks"] = {"createContainer": [hook(box, script)]}
     assert box.says("ls /late") == "file\n"
-    assert lines(box)[0] == "proc"
+    assert lines(box) == ["proc", str(box.bundle)]  # where crun's begin, too
     assert os.listdir(box.rootfs / "late") == []
 
 
@@ -150,6 +154,22 @@ def test_environment_and_arguments(either: Box) -> None:
     assert [line for line in found[1:] if line[:4] != "PWD=" and line[:4] != "OLDP" and line[:4] != "SHLV"] == ["A=1", "PATH=/usr/bin:/bin"]
 
 
+def test_one_without_an_environment_has_the_callers(either: Box) -> None:
+    """Programs of the host have the runtime's, as with the peers; one of the container has the container's."""
+    log = trace(either)
+    script = "cat > /dev/null; echo $MARK $OWN >> "
+    inside = "/log" if "startContainer" else ""
+    either.process["env"] = ["PATH=/bin", "OWN=container"]
+    either.config["hooks"] = {
+        "createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", f"{script}{log}"]}, {"path": "/bin/sh", "args": ["sh", "-c", f"{script}{log}"], "env": []}],
+        "createContainer": [{"path": "/bin/sh", "args": ["sh", "-c", f"{script}{log}"]}],
+        "startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", f"{script}/log"]}],
+    }
+    done = either.sh("true").run(env={**os.environ, "MARK": "runtime"})
+    assert (done.status, done.err) == (0, "")
+    assert log.read_text() == "runtime\n\nruntime\ncontainer\n"
+
+
 def test_a_hook_that_reads_nothing(box: Box) -> None:
     box.config["annotations"] = {f"k{n}": "x" * 1000 for n in range(200)}
     box.config["hooks"] = {kind: [hook(box, "exit 0")] for kind in KINDS}
@@ -160,7 +180,7 @@ def test_a_hook_that_reads_nothing(box: Box) -> None:
 @pytest.mark.parametrize("number", [0, 1])
 def test_one_that_fails_fails_the_container(box: Box, kind: str, number: int) -> None:
     log = trace(box)
-    good, bad = hook(box, "exit 0"), hook(box, "echo to the user >&2; exit 3")
+    good, bad = hook(box, "exit 0"), hook(box, "echo out; echo to the; echo user >&2; exit 3")
     box.config["hooks"] = {
         kind: [good, bad, hook(box, f"echo no >> {log}")][1 - number :],
         "poststop": [hook(box, f"echo poststop >> {log}")],
@@ -172,20 +192,22 @@ def test_one_that_fails_fails_the_container(box: Box, kind: str, number: int) ->
         assert done.status == 0
         done = box.call_apart("start", box.id)
     assert done.status == 1
-    assert f"error running {kind} hook #{number}:" in done.err
-    assert done.err.count("\n") == 1
+    assert done.err == f"rundlet: error running {kind} hook #{number}: exit status 3, stdout: out | to the, stderr: user\n"
     assert bundles.reap() == []
     assert box.left() == []
     assert lines(box) == ["poststop"]
 
 
-@pytest.mark.parametrize("kind", [*BEFORE_START, "poststart"])
-def test_what_a_failed_one_said_is_shown(box: Box, kind: str) -> None:
-    box.config["hooks"] = {kind: [hook(box, "echo to the user >&2; exit 3")]}
+@pytest.mark.parametrize("kind", [*BEFORE_START, "startContainer", "poststart"])
+def test_the_end_of_what_a_failed_one_said_is_shown(box: Box, kind: str) -> None:
+    # the one before says more: of the one that failed nothing else may be shown
+    box.config["hooks"] = {kind: [hook(box, "echo other other"), hook(box, "seq 1000; exit 3")]}
     done = box.run()
     assert done.status == 1
-    assert "to the user" in done.err
-    assert kind == "createContainer" or "exit status 3" in done.err
+    said = done.err.partition("stdout: ")[2].partition(", stderr: ")[0]
+    assert said.endswith(" | 999 | 1000")
+    assert 500 < len(said) < 3000
+    assert "other" not in done.err
     assert box.left() == []
 
 
@@ -209,32 +231,161 @@ def test_poststop_hooks_that_fail_are_warned_about(box: Box) -> None:
     assert (done.status, done.err) == (0, "")
     assert lines(box) == ["second"]
     assert "level=warning" in text.read_text()
-    assert "error running poststop hook #0:" in text.read_text()
+    assert "poststop hook failed with exit code 3: error running poststop hook #0: exit status 3, stdout: , stderr: bad" in text.read_text()
+
+
+def test_poststop_hooks_that_fail_are_heard_without_a_log(box: Box) -> None:
+    box.config["hooks"] = {"poststop": [hook(box, "kill -9 $$")]}
+    done = box.sh("true").run()
+    assert (done.status, done.out) == (0, "")
+    assert done.err.startswith("rundlet: warning: poststop hook failed with exit code 137: error running poststop hook #0: signal: killed")
 
 
 @pytest.mark.parametrize("kind", [*BEFORE_START, "startContainer", "poststart"])
 def test_a_timeout_kills(box: Box, kind: str) -> None:
-    box.config["hooks"] = {kind: [hook(box, "exec sleep 1000", timeout=1)]}
+    box.config["hooks"] = {kind: [hook(box, "echo here; sleep 1000; true", timeout=1)]}
     done = box.run()
-    assert done.status == 1
-    assert f"error running {kind} hook #0:" in done.err
-    assert bundles.reap() == []
+    assert (done.status, done.err) == (
+        1, f"rundlet: error running {kind} hook #0: hook ran past specified timeout of 1.0s, stdout: here, stderr: \n",
+    )
+    assert bundles.eventually(lambda: bundles.reap() == [])  # what it had started is gone, too
     assert box.left() == []
+
+
+@pytest.mark.parametrize("kind", ["createRuntime", "createContainer", "startContainer"])
+def test_a_timeout_that_is_kept(box: Box, kind: str) -> None:
+    box.config["hooks"] = {kind: [hook(box, "cat > /dev/null", timeout=60)] * 2}
+    assert box.says("echo run") == "run\n"
 
 
 @pytest.mark.parametrize("kind", [*BEFORE_START, "startContainer"])
 def test_one_that_is_not_there(box: Box, kind: str) -> None:
-    box.config["hooks"] = {kind: [{"path": "/no/such/hook"}]}
+    (box.rootfs / "text").write_text("hello")
+    for path, why in (("/no/such/hook", "no such file or directory"), ("/text", "permission denied")):
+        where = path if kind == "startContainer" or path != "/text" else f"{box.rootfs}{path}"
+        box.config["hooks"] = {kind: [{"path": where}]}
+        done = box.run()
+        assert (done.status, done.err) == (1, f"rundlet: error running {kind} hook #0: cannot execute {where}: {why}\n")
+        assert box.left() == []
+
+
+@pytest.mark.parametrize("kind", [*BEFORE_START, "startContainer", "poststart"])
+def test_one_that_is_killed(box: Box, kind: str) -> None:
+    box.config["hooks"] = {kind: [hook(box, "kill -9 $$")]}
+    assert box.run().err == f"rundlet: error running {kind} hook #0: signal: killed, stdout: , stderr: \n"
+
+
+# ── startContainer hooks: programs of the container ──────────────────────────────────────────────────────────────────────────
+
+
+CONFINED = ("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp")
+KILLS = {
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
+    "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL"}],
+}
+
+
+@pytest.mark.parametrize("nnp", [True, False])
+def test_programs_of_the_container_run_as_confined_as_its_own(box: Box, nnp: bool) -> None:
+    trace(box).chmod(0o666)
+    box.process["user"] = {"uid": 1000, "gid": 1000, "additionalGids": [7]}
+    box.process["noNewPrivileges"] = nnp
+    box.linux["seccomp"] = KILLS
+    show = "grep -E '^(" + "|".join(CONFINED) + "):' /proc/self/status"
+    box.config["hooks"] = {"startContainer": [hook(box, f"{show} >> /log")]}
+    assert box.says(show) == (box.rootfs / "log").read_text()
+
+
+@pytest.mark.parametrize("nnp", [True, False])
+@pytest.mark.skipif(bundles.FACTS["apparmor"]["state"] != "on", reason="AppArmor is not on here")
+def test_programs_of_the_container_have_its_label(box: Box, nnp: bool) -> None:
+    trace(box)
+    box.process["noNewPrivileges"] = nnp
+    box.process["apparmorProfile"] = name = f"{box.id}-profile"
+    policy = f"profile {name} flags=(attach_disconnected) {{ file, signal, capability, umount, mount, }}"
+    box.config["hooks"] = {"startContainer": [hook(box, "cat /proc/self/attr/current >> /log")]}
+    subprocess.run(["apparmor_parser", "-r"], input=policy, text=True, check=True)
+    try:
+        assert box.says("cat /proc/self/attr/current") == (box.rootfs / "log").read_text() == f"{name} (enforce)\n"
+    finally:
+        subprocess.run(["apparmor_parser", "-R"], input=policy, text=True, check=True)
+
+
+@pytest.mark.parametrize("nnp", [True, False])
+def test_the_filter_holds_for_programs_of_the_container(box: Box, nnp: bool) -> None:
+    box.process["noNewPrivileges"] = nnp
+    box.process["rlimits"] = [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]
+    box.linux["seccomp"] = KILLS
+    box.config["hooks"] = {"startContainer": [hook(box, "exec mkdir /tmp/foo")]}
     done = box.run()
-    assert done.status == 1
-    assert f"error running {kind} hook #0:" in done.err
-    assert "/no/such/hook" in done.err
+    assert (done.status, done.err) == (1, "rundlet: error running startContainer hook #0: signal: bad system call, stdout: , stderr: \n")
     assert box.left() == []
 
 
-def test_one_that_is_killed(box: Box) -> None:
-    box.config["hooks"] = {"createRuntime": [hook(box, "kill -9 $$")]}
-    assert "killed by signal 9" in box.run().err
+def test_they_have_no_descriptors_but_their_own(box: Box) -> None:
+    trace(box)
+    box.config["hooks"] = {"startContainer": [hook(box, "ls /proc/self/fd >> /log")]}
+    assert box.sh("true").run().status == 0
+    assert lines(box) == ["0", "1", "2", "3"]  # the last one is the folder that ls reads
+
+
+def test_they_begin_in_the_working_directory(box: Box) -> None:
+    trace(box)
+    box.process["cwd"] = "/tmp"
+    box.config["hooks"] = {"startContainer": [hook(box, "pwd >> /log")]}
+    assert box.sh("true").run().status == 0
+    assert lines(box) == ["/tmp"]
+
+
+def test_with_a_terminal(box: Box) -> None:
+    """What they write is not the terminal's, and what is typed is not theirs."""
+    box.process["terminal"] = True
+    all_kinds(box, "[ -t 0 ] || [ -t 1 ] || [ -t 2 ] || cat > /dev/null; echo said; echo $hook >> $log")
+    master, slave = os.openpty()
+    try:
+        done = box.sh("[ -t 0 ] && [ -t 1 ] && echo terminal").run(stdin=slave, stdout=slave)
+        assert (done.status, done.err) == (0, "")
+        assert os.read(master, 100) == b"terminal\r\n"
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert lines(box) == [kind + str(n) for kind in KINDS for n in range(2)]
+
+
+# ── files for what they write: run.oci.hooks.stdout and .stderr ──────────────────────────────────────────────────────────────
+
+
+def test_what_they_write_goes_to_files(either: Box) -> None:
+    out, err = either.folder / "hooks.out", either.folder / "hooks.err"
+    out.write_text("before\n")
+    either.config["annotations"] = {"run.oci.hooks.stdout": str(out), "run.oci.hooks.stderr": str(err)}
+    all_kinds(either, "cat > /dev/null; echo out $hook; echo err $hook >&2")
+    assert either.sh("echo mine; echo mine >&2").run().out == "mine\n"
+    if either.runtime == bundles.words():  # crun gives these files to all but the last kind
+        assert out.read_text().splitlines() == ["before", *(f"out {kind}{n}" for kind in KINDS for n in range(2))]
+        assert err.read_text().splitlines() == [f"err {kind}{n}" for kind in KINDS for n in range(2)]
+    else:
+        assert out.read_text().splitlines()[:3] == ["before", "out prestart0", "out prestart1"]
+
+
+def test_one_file_only(box: Box) -> None:
+    out = box.folder / "hooks.out"
+    box.config["annotations"] = {"run.oci.hooks.stdout": str(out)}
+    for kind in ("createRuntime", "createContainer", "startContainer"):
+        box.config["hooks"] = {kind: [hook(box, "echo out; echo err >&2; exit 3")]}
+        assert box.run().err == f"rundlet: error running {kind} hook #0: exit status 3, output: err\n"
+    assert out.read_text() == "out\n" * 3
+
+
+@pytest.mark.parametrize("path", ["relative", "/no/such/folder/file"])
+def test_a_file_that_cannot_be_had(box: Box, path: str) -> None:
+    box.config["annotations"] = {"run.oci.hooks.stderr": path}
+    all_kinds(box, "echo $hook >> $log")
+    done = box.create()
+    assert done.status == 1
+    assert done.err.startswith("rundlet: /annotations/run.oci.hooks.stderr: ")
+    assert lines(box) == box.left() == []
 
 
 def test_one_may_leave_a_process_behind(box: Box) -> None:
@@ -251,14 +402,13 @@ def test_in_a_user_namespace(box: Box) -> None:
     os.chown(box.rootfs, 100000, 100000)
     all_kinds(box, "cat > /dev/null; echo $hook $(id -u) >> $log")
     trace(box).chmod(0o666)
-    closed = [folder for folder in box.rootfs.parents if not folder.stat().st_mode & 0o001]
-    for folder in closed:
+    own, *shared = (folder for folder in box.rootfs.parents if not folder.stat().st_mode & 0o001)
+    for folder in (own, *shared):
         folder.chmod(0o711)
     try:
         done = box.sh("true").run()
     finally:
-        for folder in closed:
-            folder.chmod(0o700)
+        own.chmod(0o700)  # the others are of other workers too, which may be in this very test
     assert (done.status, done.err) == (0, "")
     assert {line.split()[1] for line in lines(box)} == {"0"}
     assert [line.split()[0] for line in lines(box)] == [kind + str(n) for kind in KINDS for n in range(2)]

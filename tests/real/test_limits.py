@@ -4,17 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import bundles
 from tests.bundles import Box
 
-V2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
-
-
-def held(box: Box, v1: str, v2: str) -> str:
-    """The text of a limit's file in the container's cgroup."""
-    wanted = v2 if V2 else v1
-    found = [cgroup / wanted for cgroup in box.cgroups() if (cgroup / wanted).exists()]
-    assert len(found) == 1, (box.cgroups(), wanted)
-    return found[0].read_text().strip()
+V2 = bundles.CGROUPS["layout"] == "v2"
 
 
 def test_memory_cpu_and_pids(box: Box) -> None:
@@ -23,14 +16,14 @@ def test_memory_cpu_and_pids(box: Box) -> None:
     }
     box.sh("sleep 1000")
     box.started()
-    assert held(box, "memory.limit_in_bytes", "memory.max") == str(64 << 20)
-    assert held(box, "pids.max", "pids.max") == "33"
+    assert box.held("memory.limit_in_bytes", "memory.max") == str(64 << 20)
+    assert box.held("pids.max", "pids.max") == "33"
     if V2:
-        assert held(box, "", "cpu.max") == "50000 100000"
-        assert held(box, "", "memory.swap.max") == "0"
+        assert box.held("", "cpu.max") == "50000 100000"
+        assert box.held("", "memory.swap.max") == "0"
     else:
-        assert held(box, "cpu.cfs_quota_us", "") == "50000"
-        assert held(box, "cpu.shares", "") == "512"
+        assert box.held("cpu.cfs_quota_us", "") == "50000"
+        assert box.held("cpu.shares", "") == "512"
 
 
 def test_more_memory_than_the_limit_is_not_to_be_had(box: Box) -> None:
@@ -82,3 +75,108 @@ def test_half_a_megabyte_is_enough_to_wait_in(box: Box) -> None:
     box.sh("true")
     pid = box.created()
     assert pid and box.status == "created"
+
+
+def test_files_of_v2_by_name(box: Box) -> None:
+    """They are written last, and so override what was said otherwise; on v1 they are refused."""
+    box.linux["resources"] = {
+        "memory": {"limit": 32 << 20}, "cpu": {"shares": 3333, "quota": 40000, "period": 100000},
+        "unified": {
+            "memory.min": "131072", "memory.low": "524288", "memory.high": "5242880", "memory.max": "10485760", "pids.max": "42",
+            "cpu.max": "5000 50000", "cpu.weight": "42",
+        },
+    }
+    if not V2:
+        done = box.create()
+        assert done.status == 1 and "/linux/resources/unified/memory.min" in done.err and box.left() == []
+        return
+    box.started()
+    for file, text in box.linux["resources"]["unified"].items():
+        assert box.held("", file) == text
+
+
+@pytest.mark.parametrize(
+    ("key", "complaint"),
+    [
+        ("foo.bar", "the requested cgroup controller `foo` is not available"),
+        ("NOT-A-VALID-KEY", "the specified key has not the form CONTROLLER.VALUE `NOT-A-VALID-KEY`"),
+        ("cgroup.doesntexist", "this kernel has no `"), ("cgroup.procs", "not the name of a cgroup file that sets a limit"),
+    ],
+)
+def test_files_of_v2_that_are_none(box: Box, key: str, complaint: str) -> None:
+    box.linux["resources"] = {"unified": {key: "1"}}
+    done = box.create()
+    assert done.status == 1 and f"{complaint}" in done.err and box.left() == []
+
+
+def test_a_limit_of_processes_that_is_none(box: Box) -> None:
+    box.linux["resources"] = {"pids": {"limit": -1}}
+    box.created()
+    assert box.held("pids.max", "pids.max") == "max"
+
+
+def test_a_limit_of_no_processes_is_one(box: Box) -> None:
+    """runtime-spec 1.3: -1 alone is no limit. The container's first process does not count as a fork."""
+    box.linux["resources"] = {"pids": {"limit": 0}}
+    done = box.sh("echo here; true & wait").run()
+    assert done.out == "here\n" and "fork" in done.err
+
+
+def test_cpu_limits_that_cannot_be(box: Box) -> None:
+    box.linux["resources"] = {"memory": {"limit": 32 << 20}, "cpu": {"period": 100}}
+    done = box.create()
+    assert done.status == 1 and "invalid argument" in done.err and box.left() == []
+
+
+def test_a_set_of_cpus_below_new_cgroups(box: Box) -> None:
+    box.linux["cgroupsPath"] = f"/{box.id}/one/two"
+    box.linux["resources"] = {"cpu": {"cpus": "0", "mems": "0"}}
+    box.sh("grep Cpus_allowed_list /proc/self/status")
+    done = box.run()
+    assert done.out.split() == ["Cpus_allowed_list:", "0"], done
+    for mount in set(bundles.CGROUPS["mounts"].values()):
+        Path(mount, box.id, "one").rmdir()
+        Path(mount, box.id).rmdir()
+
+
+def test_weights_and_burst_and_idle(box: Box) -> None:
+    box.linux["resources"] = {"cpu": {"shares": 1024, "quota": 50000, "burst": 20000}}
+    box.created()
+    assert box.held("cpu.shares", "cpu.weight") == ("100" if V2 else "1024"), "the default of the one is that of the other"
+    assert box.held("cpu.cfs_burst_us", "cpu.max.burst") == "20000"
+    other = box.another()
+    other.linux["resources"] = {"cpu": {"idle": 1}, **({"blockIO": {"weight": 750}} if V2 else {})}
+    other.created()
+    assert other.held("cpu.idle", "cpu.idle") == "1"
+    if V2:
+        held = {file: (other.cgroups()[0] / file).read_text() for file in ("io.bfq.weight", "io.weight") if (other.cgroups()[0] / file).exists()}
+        assert held.get("io.bfq.weight", "").startswith("default 750") or held["io.weight"] == "default 7475\n"
+
+
+def test_huge_pages(box: Box) -> None:
+    box.linux["resources"] = {"hugepageLimits": [{"pageSize": "2MB", "limit": 4 << 20}]}
+    box.created()
+    files = [at / name for at in box.cgroups() for name in ("hugetlb.2MB.max", "hugetlb.2MB.limit_in_bytes") if (at / name).exists()]
+    assert [file.read_text() for file in files] == [f"{4 << 20}\n"]
+    reserved = Path(str(files[0]).replace("2MB.", "2MB.rsvd."))
+    assert reserved.read_text() == f"{4 << 20}\n"
+
+
+def test_throttled_devices(box: Box) -> None:
+    """Of a disk that this machine has; one that it has not is refused by the kernel."""
+    disks = sorted(path.read_text().strip() for path in Path("/sys/block").glob("*/dev"))
+    major, minor = map(int, (disks or ["8:240"])[0].split(":"))
+    where = {"major": major, "minor": minor}
+    box.linux["resources"] = {
+        "blockIO": {"throttleReadBpsDevice": [{**where, "rate": 1 << 20}], "throttleWriteIOPSDevice": [{**where, "rate": 100}]},
+    }
+    if not disks:
+        done = box.create()
+        assert done.status == 1 and "of 8:240 to 8:240 rbps=1048576" in done.err and box.left() == []
+        return
+    box.created()
+    if V2:
+        assert box.held("", "io.max") == f"{major}:{minor} rbps=1048576 wbps=max riops=max wiops=100"
+    else:
+        assert box.held("blkio.throttle.read_bps_device", "") == f"{major}:{minor} 1048576"
+        assert box.held("blkio.throttle.write_iops_device", "") == f"{major}:{minor} 100"

@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,17 +99,121 @@ def test_a_path_that_is_none(box: Box) -> None:
     box.linux["namespaces"].append({"type": "network", "path": "/nothere"})
     done = box.run()
     assert done.status == 1
-    assert "open the network namespace /nothere" in done.err
+    assert "/linux/namespaces/5/path: /nothere: no such file or directory" in done.err
     assert box.left() == []
 
 
-def test_a_path_of_another_kind(box: Box) -> None:
-    box.without("network")
-    box.linux["namespaces"].append({"type": "network", "path": "/proc/self/ns/uts"})
+@pytest.mark.parametrize(
+    ("kind", "path", "why"),
+    [
+        ("network", "/proc/self/ns/uts", "/proc/self/ns/uts is a uts namespace, not a network namespace"),
+        ("pid", "/proc/self/ns/mnt", "/proc/self/ns/mnt is a mount namespace, not a pid namespace"),
+        ("ipc", "/etc/passwd", "/etc/passwd is not a namespace"),
+        ("uts", "/tmp", "/tmp is not a namespace"),
+    ],
+)
+def test_a_path_of_another_kind(box: Box, kind: str, path: str, why: str) -> None:
+    box.without(kind)
+    box.linux["namespaces"].append({"type": kind, "path": path})
     done = box.run()
     assert done.status == 1
-    assert "network namespace" in done.err
+    assert f"/linux/namespaces/5/path: {why}" in done.err
     assert box.left() == []
+
+
+def test_a_fifo_keeps_nobody_waiting(box: Box) -> None:
+    box.without("ipc")
+    os.mkfifo(box.folder / "fifo")
+    box.linux["namespaces"].append({"type": "ipc", "path": str(box.folder / "fifo")})
+    done = box.run()
+    assert done.status == 1
+    assert "is not a namespace" in done.err
+
+
+@pytest.fixture
+def bound(holder: int, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Namespaces that a file holds, as `ip netns` has them."""
+    paths = {kind: tmp_path / f"ns-{kind}" for kind in ("network", "ipc", "uts")}
+    try:
+        for kind, path in paths.items():
+            path.touch()
+            subprocess.run(["mount", "--bind", f"/proc/{holder}/ns/{FILES[kind]}", str(path)], check=True)
+        yield {kind: str(path) for kind, path in paths.items()}
+    finally:
+        for path in paths.values():
+            subprocess.run(["umount", str(path)], check=True)
+
+
+def test_joined_by_a_file_bound_on_them(box: Box, holder: int, bound: dict[str, str]) -> None:
+    box.namespaces("pid", "mount", "cgroup", **bound)
+    pid = box.started()
+    assert all(spaces(pid)[kind] == spaces(holder)[kind] for kind in bound)
+    box.ended()
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "why"),
+    [
+        ("mount", {}, "/linux/namespaces/5/path: is the runtime's own mount namespace"),
+        ("uts", {"hostname": "x"}, "/linux/namespaces/5/path: is the host's uts namespace, whose name would be changed"),
+        ("network", {"sysctl": {"net.ipv4.ip_forward": "1"}}, "not allowed in the host's network namespace"),
+        ("ipc", {"sysctl": {"kernel.shmmax": "1"}}, "not allowed in the host's ipc namespace"),
+    ],
+)
+def test_what_would_change_the_host_through_a_path_is_refused(box: Box, kind: str, changes: dict[str, Any], why: str) -> None:
+    box.without(kind)
+    box.linux["namespaces"].append({"type": kind, "path": f"/proc/self/ns/{FILES[kind]}"})
+    box.linux["sysctl"] = changes.get("sysctl", {})
+    if "hostname" in changes:
+        box.config["hostname"] = changes["hostname"]
+    done = box.run()
+    assert done.status == 1
+    assert why in done.err
+    assert box.left() == []
+
+
+@pytest.mark.parametrize("kind", ["network", "ipc", "uts"])
+def test_the_hosts_by_path(box: Box, kind: str) -> None:
+    """Nothing is asked of them, so they may be joined, as if they were not given."""
+    box.without(kind)
+    box.linux["namespaces"].append({"type": kind, "path": f"/proc/self/ns/{FILES[kind]}"})
+    assert spaces(box.started())[kind] == OURS[kind]
+    box.ended()
+
+
+def test_a_pid_namespace_whose_first_process_has_ended(box: Box, holder: int) -> None:
+    fd = os.open(f"/proc/{holder}/ns/pid", os.O_RDONLY)
+    os.kill(holder, 9)
+    try:
+        assert bundles.eventually(lambda: not Path(f"/proc/{holder}").exists())
+        box.without("pid")
+        box.linux["namespaces"].append({"type": "pid", "path": f"/proc/{os.getpid()}/fd/{fd}"})
+        done = box.run()
+    finally:
+        os.close(fd)
+    assert done.status == 1
+    assert "cannot allocate memory" in done.err and "its first process has ended" in done.err
+    assert box.left() == []
+
+
+def test_the_end_of_a_shared_pid_namespace(boxes: Callable[..., Box]) -> None:
+    """When the first process of a pod's PID namespace ends, the rest ends with it."""
+    first, second = boxes(), boxes()
+    pid = first.started()
+    second.without("pid")
+    second.linux["namespaces"].append({"type": "pid", "path": f"/proc/{pid}/ns/pid"})
+    other = second.started()
+    assert second.exec("cat", "/proc/1/comm").out == "sleep\n"
+    first.call_apart("kill", first.id, "KILL")
+    assert bundles.status_of(other) == 137
+    assert bundles.status_of(pid) == 137
+    assert second.status == "stopped"
+
+
+def test_a_cgroup_namespace_begins_at_the_containers_cgroup(box: Box) -> None:
+    lines = [line.split(":", 2) for line in box.says("cat /proc/self/cgroup").splitlines()]
+    where = {Path(mount) / box.id for mount in set(bundles.CGROUPS["mounts"].values())}
+    assert where and lines and all(path == "/" for _, _, path in lines)
 
 
 def test_host_and_domain_name(either: Box) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import stat
 import subprocess
 import sys
@@ -31,6 +32,46 @@ def test_user_and_groups(either: Box) -> None:
     assert status["Uid"].split() == ["1000"] * 4
     assert status["Gid"].split() == ["1001"] * 4
     assert status["Groups"].split() == ["7", "8"]
+
+
+@pytest.mark.parametrize(("value", "kept"), [("1", True), ("0", False)])
+def test_groups_of_the_caller_are_kept_on_demand(box: Box, value: str, kept: bool) -> None:
+    """For a share of files with a group that no id map of a user holds."""
+    box.config["annotations"] = {"run.oci.keep_original_groups": value}
+    box.save()
+    assert box.call("run", "--detach", "--bundle", str(box.bundle), box.id, extra_groups=[4, 24]).status == 0
+    assert proc_status(box.pid)["Groups"].split() == (["4", "24"] if kept else [])
+    done = box.call("exec", box.id, "grep", "Groups", "/proc/self/status", extra_groups=[4, 27])
+    assert done.out.split()[1:] == (["4", "27"] if kept else [])
+
+
+def keyring(text: str, name: str) -> list[str]:
+    """The serial numbers of keyrings of this name, of what /proc/keys says."""
+    return [line.split()[0] for line in text.splitlines() if f"_ses.{name}" in line]
+
+
+@pytest.mark.skipif(not Path("/proc/keys").exists(), reason="a kernel without keys")
+@pytest.mark.parametrize("users", [False, True])
+def test_a_session_keyring_for_the_container(box: Box, users: bool) -> None:
+    """Of its own, the same one for exec, and not the caller's."""
+    box.linux["maskedPaths"] = []
+    if users:
+        user_namespace(box.config)
+        os.chown(box.rootfs, 100000, 100000)
+    box.sh("cat /proc/keys; while :; do sleep 1; done").started()
+    assert bundles.eventually(lambda: len(keyring(box.output.read_text(), box.id)) == 1)
+    first = keyring(box.output.read_text(), box.id)
+    done = box.exec("cat", "/proc/keys")
+    assert keyring(done.out, box.id) == first
+    own = {line.split()[0] for line in Path("/proc/keys").read_text().splitlines() if "_ses." not in line}
+    assert not own & {line.split()[0] for line in done.out.splitlines() if "_ses" in line}
+
+
+@pytest.mark.skipif(not Path("/proc/keys").exists(), reason="a kernel without keys")
+def test_the_callers_keyring_on_demand(box: Box) -> None:
+    box.linux["maskedPaths"] = []
+    box.started("--no-new-keyring")
+    assert keyring(box.exec("cat", "/proc/keys").out, box.id) == []
 
 
 def test_no_groups_are_left_over(box: Box) -> None:
@@ -71,6 +112,7 @@ def test_capabilities_left_out_of_the_configuration_are_none(box: Box) -> None:
     assert set().union(*sets(box.started()).values()) == set()
 
 
+@pytest.mark.elsewhere
 @pytest.mark.skipif("CAP_SYS_RESOURCE" in CAPABLE, reason="nothing is lacking here")
 def test_a_capability_that_nobody_has_to_give(box: Box) -> None:
     box.process["capabilities"] = {kind: ["CAP_SYS_RESOURCE", "CAP_KILL"] for kind in ("bounding", "permitted", "effective")}
@@ -171,6 +213,21 @@ def test_the_environment_is_exact(either: Box) -> None:
     assert Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") == [b"PATH=/bin", b"A=1", b"B=two words", b"EMPTY=", b"HOME=/h", b""]
 
 
+def test_each_variable_once(box: Box) -> None:
+    """The last one counts."""
+    box.process["env"] = ["PATH=/nothere", "ONE=two", "HOME=/override", "PATH=/bin", "ONE=three", "LINES=a\nb", "NOTHING"]
+    pid = box.started()
+    assert Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") == [
+        b"PATH=/bin", b"ONE=three", b"HOME=/override", b"LINES=a\nb", b"NOTHING", b"",
+    ]
+
+
+@pytest.mark.parametrize("env", [["HOME="], ["HOME=/override", "HOME="]])
+def test_an_empty_home_is_none(box: Box, env: list[str]) -> None:
+    box.process["env"] += env
+    assert box.says("echo $HOME; env | grep -c HOME") == "/root\n1\n"
+
+
 @pytest.mark.parametrize(("uid", "home"), [(0, "/root"), (1000, "/home/user"), (77, "/")])
 def test_home_comes_from_the_images_passwd(box: Box, uid: int, home: str) -> None:
     box.process["user"]["uid"] = uid
@@ -245,7 +302,9 @@ def test_nothing_is_leaked(either: Box) -> None:
     for fd in (read, write, held):
         os.close(fd)
     assert done.status == 0
-    assert sorted(os.listdir(f"/proc/{int(pid_file.read_text())}/fd")) == ["0", "1", "2"]
+    pid = int(pid_file.read_text())
+    either.executed(pid)
+    assert sorted(os.listdir(f"/proc/{pid}/fd")) == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -374,8 +433,6 @@ def test_a_filter_under_which_only_the_program_runs(box: Box) -> None:
 
 def test_signals_are_as_they_should_be(box: Box) -> None:
     """Nothing is ignored or blocked, whatever the caller ignores or blocks."""
-    import signal
-
     before = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     try:
@@ -403,3 +460,44 @@ def test_the_process_is_in_its_cgroups(either: Box) -> None:
     text = Path(f"/proc/{pid}/cgroup").read_text()
     expected = 1 if either.runtime != bundles.words() or bundles.CGROUPS["layout"] == "v2" else len(text.splitlines())
     assert text.count(either.id) >= expected
+
+
+NAMES = ("HUP", "INT", "QUIT", "USR1", "USR2", "ALRM", "TERM", "CONT", "TSTP", "WINCH", "IO", "PWR", "XCPU", "VTALRM")
+NUMBERS = (35, 50, 64)  # of real time
+
+
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_every_signal_is_passed_on(box: Box, verb: str) -> None:
+    """Each that can be caught, and the status is the program's own in the end."""
+    words = [*NAMES, *map(str, NUMBERS)]
+    script = "".join(f"trap 'echo got {word}' {word}; " for word in words) + "echo ready; while [ ! -e /tmp/end ]; do sleep 0.01; done; exit 33"
+    if verb == "run":
+        box.sh(script).save()
+        command = box.words("run", "--bundle", str(box.bundle), box.id)
+    else:
+        box.started()
+        command = box.words("exec", box.id, "sh", "-c", script)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout and child.stdout.readline() == "ready\n"
+        for number, word in zip([*(signal.Signals["SIG" + name].value for name in NAMES), *NUMBERS], words, strict=True):
+            child.send_signal(number)
+            assert child.stdout.readline() == f"got {word}\n"
+        (box.rootfs / "tmp/end").touch()
+        assert child.wait(20) == 33
+        assert child.stderr and child.stderr.read() == ""
+
+
+@pytest.mark.parametrize("number", [1, 9, 15, 40])
+def test_the_status_of_a_program_that_a_signal_ends(box: Box, number: int) -> None:
+    box.started()
+    assert box.exec("sh", "-c", f"kill -{number} $$; sleep 1000").status == 128 + number
+
+
+def test_an_oom_score_that_a_process_file_leaves_out(box: Box) -> None:
+    box.process["oomScoreAdj"] = 600
+    box.started()
+    file = box.folder / "process.json"
+    file.write_text('{"args": ["/bin/cat", "/proc/self/oom_score_adj"], "cwd": "/"}')
+    assert box.exec("--process", str(file), "--").out == "600\n"
+    file.write_text('{"args": ["/bin/cat", "/proc/self/oom_score_adj"], "cwd": "/", "oomScoreAdj": 700}')
+    assert box.exec("--process", str(file), "--").out == "700\n"

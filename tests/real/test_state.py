@@ -42,10 +42,23 @@ def test_two_deletes(box: Box) -> None:
     assert box.left() == []
 
 
+def test_two_deletes_of_what_has_ended(box: Box) -> None:
+    box.started()
+    box.ended()
+    deletes = [
+        subprocess.Popen(box.words("delete", box.id), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    said = [child.communicate()[1] for child in deletes]
+    assert sorted(child.returncode for child in deletes) == [0, 1, 1]
+    assert sorted(said) == ["", *[f"rundlet: container {box.id} does not exist\n"] * 2]
+    assert box.left() == []
+
+
 def test_everything_at_once(box: Box) -> None:
     """Whatever the order, each command sees one state or another, and delete has the last word."""
-    box.created()
-    pid = box.pid
+    pid = box.created()
+    first = store.stat(pid)
     children = [
         spawn(box, *words)
         for words in (["start", box.id], ["state", box.id], ["exec", box.id, "true"], ["kill", box.id, "KILL"], ["list"], ["state", box.id])
@@ -57,7 +70,8 @@ def test_everything_at_once(box: Box) -> None:
     box.ok("delete", "--force", box.id)
     assert bundles.eventually(lambda: bundles.reap() == [])
     assert box.left() == []
-    assert store.stat(pid) is None
+    last = store.stat(pid)
+    assert first and (last is None or last[1] != first[1]), "the pid may be another process's by now"
 
 
 def test_a_create_under_way_is_waited_for(box: Box) -> None:
@@ -181,9 +195,13 @@ def test_a_record_of_another_version(box: Box) -> None:
 def test_a_folder_without_a_record(box: Box) -> None:
     """As a create leaves it that was killed at once."""
     (box.root / box.id).mkdir(parents=True)
-    assert "its creation was cut off" in box.call("state", box.id).err
+    done = box.call("state", box.id)
+    assert (done.status, done.out) == (1, "")
+    assert f"container {box.id} does not exist yet, or its creation was cut off" in done.err
     assert box.call("delete", box.id).status == 1
-    box.ok("list")
+    log = box.folder / "log"
+    assert box.ok("--log", str(log), "list", "-q").out == ""
+    assert f"container {box.id} was never completed; remove it with delete --force" in log.read_text()
     box.ok("delete", "--force", box.id)
     assert box.left() == []
 

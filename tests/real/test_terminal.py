@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests import bundles
-from tests.bundles import Box, status_of, user_namespace
+from tests.bundles import PATIENCE, Box, status_of, user_namespace
 
 
 class Console:
@@ -28,7 +28,7 @@ class Console:
         self.server = socket.socket(socket.AF_UNIX)
         self.server.bind(str(path))
         self.server.listen(2)
-        self.server.settimeout(20)
+        self.server.settimeout(PATIENCE)
         self.master = -1
 
     def receive(self) -> str:
@@ -57,7 +57,7 @@ def console(tmp_path: Path) -> Iterator[Console]:
 def read_until(fd: int, pattern: str) -> str:
     """What comes from a terminal until it matches."""
     text = ""
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE
     while not re.search(pattern, text):
         assert time.monotonic() < end, text
         if select.select([fd], [], [], 0.5)[0]:
@@ -168,8 +168,8 @@ def test_a_terminal_needs_a_socket_and_a_socket_a_terminal(box: Box, console: Co
     assert done.status == 1
     assert "process.terminal is false" in done.err
     box.process["terminal"] = True
-    assert "needs --console-socket" in box.create().err
-    assert "needs --console-socket" in box.run("--detach").err
+    assert "use --console-socket" in box.create().err
+    assert "use --console-socket" in box.run("--detach").err
     assert box.left() == []
 
 
@@ -228,7 +228,7 @@ def test_run_in_the_foreground(box: Box, seats: list[Seat]) -> None:
     assert "24 80\r\n" in seat.until("24 80\r\n")
     seat.write(b"typed\n")
     seat.until("got typed\r\n")
-    assert seat.child.wait(20) == 9
+    assert seat.child.wait(PATIENCE) == 9
     assert termios.tcgetattr(seat.slave)[:4] == seat.before[:4]  # as it was
     assert box.left() == []
 
@@ -240,7 +240,7 @@ def test_resize(box: Box, seats: list[Seat]) -> None:
     seat.until("ready")
     fcntl.ioctl(seat.master, termios.TIOCSWINSZ, struct.pack("4H", 50, 132, 0, 0))
     seat.until("50 132\r\n")
-    assert seat.child.wait(20) == 0
+    assert seat.child.wait(PATIENCE) == 0
 
 
 def test_control_c_is_a_byte(box: Box, seats: list[Seat]) -> None:
@@ -251,7 +251,7 @@ def test_control_c_is_a_byte(box: Box, seats: list[Seat]) -> None:
     seat.until("ready")
     seat.write(b"\x03")
     seat.until("interrupted")
-    assert seat.child.wait(20) == 6
+    assert seat.child.wait(PATIENCE) == 6
     assert box.left() == []
 
 
@@ -261,7 +261,7 @@ def test_much_output_arrives_whole(box: Box, seats: list[Seat]) -> None:
     seat = sit(box, seats)
     text = seat.until("end\r\n")
     assert [int(word) for word in text.split()[:-1]] == list(range(1, 20001))
-    assert seat.child.wait(20) == 0
+    assert seat.child.wait(PATIENCE) == 0
 
 
 def test_the_terminal_is_given_back_when_the_start_fails(box: Box, seats: list[Seat]) -> None:
@@ -270,7 +270,7 @@ def test_the_terminal_is_given_back_when_the_start_fails(box: Box, seats: list[S
     box.sh("sleep 1000")
     seat = sit(box, seats)
     seat.until("poststart hook #0")
-    assert seat.child.wait(20) == 1
+    assert seat.child.wait(PATIENCE) == 1
     assert termios.tcgetattr(seat.slave)[:4] == seat.before[:4]
     assert box.left() == []
 
@@ -281,8 +281,93 @@ def test_exec_in_the_foreground(box: Box, seats: list[Seat]) -> None:
     seat.until("24 80\r\n")
     seat.write(b"typed\n")
     seat.until("got typed\r\n")
-    assert seat.child.wait(20) == 4
+    assert seat.child.wait(PATIENCE) == 4
     assert termios.tcgetattr(seat.slave)[:4] == seat.before[:4]
+
+
+def test_run_detached(box: Box, console: Console) -> None:
+    """The socket by a path relative to the caller's folder."""
+    box.process["terminal"] = True
+    box.sh("tty; readlink /proc/self/fd/2; stty size; read x")
+    box.process["consoleSize"] = {"height": 10, "width": 110}
+    box.save()
+    done = box.call("run", "--detach", "--console-socket", "console.sock", "--bundle", str(box.bundle), box.id, cwd=box.folder)
+    assert (done.status, done.err) == (0, "")
+    assert console.receive() == "/dev/ptmx"
+    text = read_until(console.master, "10 110\r\n")
+    assert text.count("/dev/pts/0\r\n") == 2
+
+
+def test_run_in_the_foreground_may_hand_its_terminal_out(box: Box, console: Console) -> None:
+    box.process["terminal"] = True
+    box.sh("tty; read x; exit 3").save()
+    with subprocess.Popen(box.words("run", "--console-socket", str(console.path), "--bundle", str(box.bundle), box.id)) as child:
+        console.receive()
+        read_until(console.master, "/dev/pts/0\r\n")
+        os.write(console.master, b"\n")
+        assert child.wait(20) == 3
+
+
+def test_exec_in_the_foreground_may_hand_its_terminal_out(box: Box, console: Console) -> None:
+    box.started()
+    words = box.words("exec", "--tty", "--console-socket", str(console.path), box.id, "sh", "-c", "tty; exit 3")
+    with subprocess.Popen(words) as child:
+        console.receive()
+        read_until(console.master, "/dev/pts/0\r\n")
+        assert child.wait(20) == 3
+
+
+def test_exec_as_a_user_has_a_terminal_of_the_users(box: Box, seats: list[Seat]) -> None:
+    devpts = next(m for m in box.config["mounts"] if m["type"] == "devpts")
+    devpts["options"] = [*devpts["options"], "gid=5"]
+    box.started()
+    script = "stat -c 'owner %u:%g %a' $(tty); echo again > /dev/tty; for fd in 0 1 2; do readlink /proc/self/fd/$fd; done"
+    seat = sit(box, seats, "exec", "--tty", "--user", "1000:100", box.id, "sh", "-c", script)
+    text = seat.until("(/dev/pts/0\r\n){3}")
+    assert "owner 1000:5 620\r\n" in text
+    assert "again\r\n" in text
+    assert seat.child.wait(20) == 0
+
+
+def test_exec_without_a_terminal_of_our_own(box: Box) -> None:
+    box.started()
+    done = box.exec("--tty", "--", "sh", "-c", "tty; tty <&2; tty <&1", stdin=subprocess.DEVNULL)
+    assert (done.status, done.out, done.err) == (0, "/dev/pts/0\n" * 3, "")
+
+
+def test_exec_what_does_not_go_together(box: Box, console: Console) -> None:
+    box.started()
+    done = box.exec("--detach", "--tty", "--", "true")
+    assert (done.status, "use --console-socket" in done.err) == (255, True)
+    done = box.exec("--console-socket", str(console.path), "--", "true")
+    assert (done.status, "the process has no terminal" in done.err) == (255, True)
+
+
+def test_the_end_of_a_terminal_is_a_hangup(box: Box, console: Console) -> None:
+    box.process["terminal"] = True
+    box.sh("trap 'exit 9' HUP; echo ready; while :; do sleep 0.01; done")
+    box.created("--console-socket", str(console.path))
+    console.receive()
+    pid = box.pid
+    box.ok("start", box.id)
+    read_until(console.master, "ready")
+    os.close(console.master)
+    console.master = -1
+    assert status_of(pid) == 9
+
+
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_a_program_that_writes_while_it_is_written_to(box: Box, verb: str) -> None:
+    """Neither of the two waits for the other for ever, whatever a terminal holds back."""
+    lines = "".join(f"{n}\n" for n in range(30000))
+    if verb == "run":
+        box.process["terminal"] = True
+        done = box.sh("stty -echo; cat").run(input=lines)
+    else:
+        box.started()
+        done = box.exec("--tty", "--", "sh", "-c", "stty -echo; cat", input=lines)
+    assert done.status == 0
+    assert done.out.endswith("29998\n29999\n")
 
 
 def test_without_a_terminal_of_our_own(box: Box) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,12 @@ def given_by(argv: str) -> dict[str, object]:
         ("--cgroup-manager disabled delete --force ID", {"verb": "delete", "id": "ID", "cgroup_manager": "disabled", "force": True}),
         ("kill --all ID 9", {"verb": "kill", "id": "ID", "all": True, "args": ["9"]}),
         ("kill ID", {"verb": "kill", "id": "ID"}),
+        ("kill --regex a.* KILL", {"verb": "kill", "id": "a.*", "regex": True, "args": ["KILL"]}),
+        ("delete -fr a.*", {"verb": "delete", "id": "a.*", "regex": True, "force": True}),
+        (
+            "--log=journald:ID --log-level=debug state ID",
+            {"verb": "state", "id": "ID", "log": "journald:ID", "log_level": "debug"},
+        ),
         ("kill ID SIGKILL --all", {"verb": "kill", "id": "ID", "all": True, "args": ["SIGKILL"]}),
         ("kill ID -9", {"verb": "kill", "id": "ID", "args": ["-9"]}),
         ("run -no-subreaper -keep ID", {"verb": "run", "id": "ID", "no_subreaper": True, "keep": True}),
@@ -103,6 +110,7 @@ def test_understood(argv: str, meant: dict[str, object]) -> None:
         ("create", "create requires an argument: ID; see rundlet create --help"),
         ("state A B", "state takes no argument 'B'; see rundlet state --help"),
         ("kill A 9 B", "kill takes no argument 'B'; see rundlet kill --help"),
+        ("--log-level=loud state A", "option --log-level takes warning or warn or error or info or debug or trace, not 'loud'"),
         ("list --format=xml", "option --format takes table or json, not 'xml'"),
         ("create --preserve-fds=-1 ID", "option --preserve-fds takes a whole number, not '-1'"),
         ("create --no-pivot=maybe ID", "option --no-pivot is true or false, not 'maybe'"),
@@ -352,6 +360,12 @@ def test_a_bug_is_one_line_with_its_place(failing: Path, capfd: pytest.CaptureFi
         (["--log-format=json", "--log=LOG", "--debug"], ["warning", "debug", "error"], ["rundlet: no such thing"]),
         (["--log=LOG"], ["warning", "error"], ["rundlet: no such thing"]),
         (["--log=LOG", "--debug"], ["warning", "debug", "error"], ["rundlet: no such thing"]),
+        (["--log=file:LOG"], ["warning", "error"], ["rundlet: no such thing"]),
+        (["--log=LOG", "--log-level=error"], ["error"], ["rundlet: no such thing"]),
+        (["--log=LOG", "--log-level=warn"], ["warning", "error"], ["rundlet: no such thing"]),
+        (["--log=LOG", "--log-level=debug"], ["warning", "debug", "error"], ["rundlet: no such thing"]),
+        (["--log=LOG", "--log-format=json", "--log-level=info"], ["error"], ["rundlet: no such thing"]),
+        (["--log=LOG", "--log-level=error", "--debug"], ["warning", "debug", "error"], ["rundlet: no such thing"]),
         ([], [], ["rundlet: no such thing"]),
         (["--debug"], [], ["rundlet: warning: careful", "rundlet: debug: looking", "rundlet: no such thing"]),
     ],
@@ -362,6 +376,39 @@ def test_where_lines_go(failing: Path, capfd: pytest.CaptureFixture[str], words:
     lines = file.read_text().splitlines() if file.exists() else []
     assert [re.sub(r'.*level"?[=:]"?(\w+).*', r"\1", line) for line in lines] == logged
     assert [line.partition(";")[0] for line in capfd.readouterr().err.splitlines()] == told
+
+
+def test_a_log_of_a_kind_that_there_is_not(failing: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(failing)
+    before = os.listdir()
+    assert cli.main(["--log=invalid:/path", "state", "0"]) == 1
+    told = "rundlet: option --log takes a file, or file:PATH, journald:ID or syslog:NAME, not 'invalid:/path'\n"
+    assert capfd.readouterr().err == told
+    assert cli.main(["--log=./a:b", "state", "refused"]) == 1
+    assert (failing / "a:b").exists()
+    assert sorted(os.listdir()) == sorted({*before, "a:b", "__pycache__"} & {*os.listdir()})
+
+
+@pytest.mark.parametrize("how", ["journald", "syslog"])
+@pytest.mark.parametrize("there", [True, False])
+def test_the_systems_logs(
+    failing: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], how: str, there: bool,
+) -> None:
+    path = str(failing / "socket")
+    monkeypatch.setattr(log, {"journald": "JOURNAL", "syslog": "SYSLOG"}[how], path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
+        if there:
+            made.bind(path)
+        cli.main([f"--log={how}:name", "--log-format=json", "--log-level=error", "state", "refused"])
+        told = capfd.readouterr().err.splitlines()
+        text = "no such thing; make one; while cleaning up: a folder remains"
+        assert told[0] == f"rundlet: {text}"
+        if not there:
+            assert told[1:] == [f"rundlet: cannot write to the log {how}:name: no such file or directory"]
+        elif how == "journald":
+            assert made.recv(4096).decode() == f"PRIORITY=3\nSYSLOG_IDENTIFIER=rundlet\nID=name\nMESSAGE={text}\n"
+        else:
+            assert made.recv(4096).decode() == f"<11>name[{os.getpid()}]: {text}"
 
 
 def test_a_warning_reaches_a_terminal(failing: Path) -> None:

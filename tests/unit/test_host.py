@@ -74,6 +74,16 @@ def test_no_new_privs_is_that_of_the_calling_thread() -> None:
         assert done.returncode == status + (1 if not prefix and host.facts()["nnp"] else 0)
 
 
+def test_a_user_namespace_is_told_from_the_hosts() -> None:
+    code = "from rundlet import host; import sys; sys.exit(40 + host.facts()['user_namespace'])"
+    own = host.facts()["user_namespace"]
+    assert own == (os.readlink("/proc/self/ns/user") != host.INITIAL)
+    if own or os.geteuid():
+        return
+    done = subprocess.run(["unshare", "--user", sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert done.returncode == 41
+
+
 def test_facts_may_be_read_from_any_thread() -> None:
     found = []
     thread = threading.Thread(target=lambda: found.append(host.facts()))

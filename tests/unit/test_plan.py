@@ -17,6 +17,7 @@ from rundlet.executor.program import Program
 from rundlet.life.spec import template
 from rundlet.plan import order
 from rundlet.plan.apparmor import Transition
+from rundlet.plan.seccomp import LISTENER
 from rundlet.plan.step import Call, Step
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "plans"
@@ -84,6 +85,7 @@ def configs(draw: st.DrawFn) -> Any:
         "linux__readonlyPaths": draw(st.lists(paths, max_size=3)),
         "linux__rootfsPropagation": draw(st.sampled_from([None, "shared", "rslave", "private"])),
         "mounts": mounts,
+        "hooks__startContainer": draw(st.lists(st.sampled_from([{"path": "/hook"}, {"path": "/late", "timeout": 2}]), max_size=2)),
     }
     if "uts" not in kinds:
         changes["hostname"] = None
@@ -94,7 +96,7 @@ def configs(draw: st.DrawFn) -> Any:
 
 plans = st.builds(
     create, configs(), st.sampled_from([EXEC, STACK, KEEP]), st.sampled_from([None, FILTER]), st.sampled_from([HIERARCHY_V1, HIERARCHY_V2]),
-    no_pivot=st.booleans(), new_keyring=st.booleans(),
+    no_pivot=st.booleans(), new_keyring=st.booleans(), notify=st.booleans(), said=st.sampled_from([("", ""), ("file", ""), ("file", "other")]),
 )
 
 
@@ -125,14 +127,27 @@ def test_privilege_only_shrinks_and_nothing_after_the_drop_needs_any(plan: order
     assert [ranks[kind] for kind in order_of] == sorted(ranks[kind] for kind in order_of)
     # what may follow capset needs no capability: prctl on oneself, umask, the filter under no_new_privs, execve
     after = last[last.index("capset") + 1 :]
-    assert set(after) <= {"ambient", "umask", "nnp", "seccomp", "exec"}
+    assert set(after) <= {"ambient", "umask", "nnp", "seccomp", LISTENER, "hook", "exec"}
     assert last.count("exec") == 1 and last[-1] == "exec"
+
+
+@given(plans)
+@settings(max_examples=150, deadline=None)
+def test_programs_of_the_container_run_when_all_is_done_that_confines_them(plan: order.Plan) -> None:
+    last = kinds_of(plan.stage("last"))
+    hooks = last.count("hook")
+    assert hooks % 2 == 0
+    assert last[-1 - hooks : -1] == ["hook"] * hooks
 
 
 @given(plans)
 @settings(max_examples=150, deadline=None)
 def test_the_filter_comes_last_under_no_new_privs_and_before_the_drop_without(plan: order.Plan) -> None:
     last = kinds_of(plan.stage("last"))
+    if LISTENER in last:  # handed over at once
+        at = last.index(LISTENER)
+        assert last.count(LISTENER) == 1 and last[at - 1] == "seccomp"
+    last = [kind for kind in last if kind not in (LISTENER, "hook")]
     assert last.count("seccomp") == int(plan.seccomp) and last.count("nnp") == int(plan.nnp)
     if plan.seccomp and plan.nnp:
         assert last[-3:] == ["nnp", "seccomp", "exec"]
@@ -171,6 +186,20 @@ def test_the_first_thing_is_to_hide_and_a_change_of_ids_does_not_undo_it(plan: o
 
 @given(configs())
 @settings(max_examples=60, deadline=None)
+def test_a_user_mounts_nothing_outside_and_hides_again_before_entering(conf: Any) -> None:
+    plan = create(conf, privileged=False, nodes=False)
+    takes = [call.name for step in plan.stage("outside") for call in step.calls]
+    assert not {"open_tree", "mount_setattr", "unshare", "fsopen"} & {*takes}
+    shown = [i for i, step in enumerate(every(plan)) if Call("prctl", k.PR_SET_DUMPABLE, 1, 0, 0, 0) in step.calls]
+    assert bool(shown) == ("user" in dict(plan.namespaces))
+    if shown:
+        assert plan.stage("enter")[0].kind == "hide"
+        assert [every(plan)[i].kind for i in shown] == ["clone", "userns"]
+    assert "mknodat" not in [call.name for step in every(plan) for call in step.calls if step.what == "make the default devices"]
+
+
+@given(configs())
+@settings(max_examples=60, deadline=None)
 def test_the_same_values_give_the_same_plan_and_every_stage_can_be_sent(conf: Any) -> None:
     before = copy.deepcopy(conf)
     one, two = create(conf), create(conf)
@@ -187,12 +216,21 @@ def test_the_same_values_give_the_same_plan_and_every_stage_can_be_sent(conf: An
 @settings(max_examples=60, deadline=None)
 def test_create_and_exec_end_in_the_same_confinement(conf: Any, filter_: bytes | None) -> None:
     choices = order.Choices("box")
-    created = create(conf, EXEC, filter_).stage("last")
+    created = tuple(step for step in create(conf, EXEC, filter_).stage("last") if step.kind != "hook")
     joined = order.execute(conf, conf["process"], EXEC, "scoped", filter_, choices).stage("last")
     assert created[len(created) - len(joined) :] == joined
 
 
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "rootless": (
+        {
+            "linux__namespaces": [{"type": kind} for kind in ("user", "pid", "mount", "uts", "ipc", "cgroup")],
+            "linux__uidMappings": [{"containerID": 0, "hostID": 1000, "size": 1}],
+            "linux__gidMappings": [{"containerID": 0, "hostID": 1000, "size": 1}],
+            "linux__maskedPaths": [], "linux__readonlyPaths": [],
+        },
+        {"transition": KEEP, "filter_": None, "privileged": False, "set_groups": False},
+    ),
     "shell-stacked": ({"process__apparmorProfile": "web"}, {"transition": STACK}),
     "user-namespace": (
         {

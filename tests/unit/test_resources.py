@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rundlet.errors import BadSpec, Refused
-from rundlet.plan.resources import Write, asks, cpu_weight, io_weight, notes, version, writes
+from rundlet.plan.blockio import io_weight
+from rundlet.plan.resources import Write, asks, cpu_weight, notes, version, writes
 from rundlet.spec import load_resources
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ TABLE = [
     ({"memory": {"kernel": 4096}}, [], []),
     ({"memory": {"kernelTCP": 4096}}, [("memory.kmem.tcp.limit_in_bytes", "4096")], "TCP buffers: cgroup v2 has none"),
     ({"memory": {"useHierarchy": True}}, [("memory.use_hierarchy", "1")], []),
-    ({"cpu": {"shares": 1024}}, [("cpu.shares", "1024")], [("cpu.weight", "39")]),
+    ({"cpu": {"shares": 1024}}, [("cpu.shares", "1024")], [("cpu.weight", "100")]),
     ({"cpu": {"shares": 0}}, [], []),
     ({"cpu": {"quota": 50000}}, [("cpu.cfs_quota_us", "50000")], [("cpu.max", "50000 100000")]),
     ({"cpu": {"quota": 50000, "period": 200000}}, [("cpu.cfs_period_us", "200000"), ("cpu.cfs_quota_us", "50000")],
@@ -125,7 +126,7 @@ def test_hybrid_takes_each_controller_where_it_is() -> None:
     assert [file for file, _ in texts(HYBRID, **asked)] == ["memory.limit_in_bytes", "hugetlb.2MB.max", "hugetlb.2MB.rsvd.max", "pids.max"]
     with pytest.raises(Refused, match="cannot set the cpu limit: no cpu controller"):
         texts(HYBRID, cpu={"shares": 5})
-    with pytest.raises(Refused, match=r"unified/memory\.high: the memory controller is not in cgroup v2 here"):
+    with pytest.raises(Refused, match=r"unified/memory\.high: the requested cgroup controller `memory` is not available"):
         texts(HYBRID, unified={"memory.high": "1"})
 
 

@@ -4,7 +4,6 @@ The program is run by an interpreter of classic BPF (kernel/seccomp.c, seccomp_c
 section by `verdict`, which knows nothing of libseccomp.
 """
 
-import json
 import os
 import struct
 import subprocess
@@ -18,11 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rundlet.errors import BadSpec, Refused
+from rundlet.errors import BadSpec, Fault, Refused
 from rundlet.plan import seccomp as plan
 from rundlet.plan.step import Call, Data, Ptr, Slot
 from rundlet.seccomp import cache
 from rundlet.seccomp.compile import VERSION, compile_section, library
+from tests.profiles import engine_profile, resolved
 
 NATIVE = os.uname().machine
 on_x86 = pytest.mark.skipif(NATIVE != "x86_64", reason="the numbers of the calls below are those of x86-64")
@@ -114,10 +114,16 @@ def verdict(wanted: Any, arch: int, number: int, args: "tuple[int, ...]") -> int
         name = next((name for name, (nr, _) in CALLS.items() if nr == number & ~X32), "")
         if number & X32 and "SCMP_ARCH_X32" not in listed:
             return KILL_THREAD
+        said = "SCMP_ARCH_X32" if number & X32 else "SCMP_ARCH_X86_64"
     elif arch == X86 and "SCMP_ARCH_X86" in listed:
         name = next((name for name, (_, nr) in CALLS.items() if nr == number), "")
+        said = "SCMP_ARCH_X86"
     else:
         return KILL_THREAD
+    named = [CALLS[one][arch == X86] for asked in wanted["syscalls"] for one in asked["names"]]
+    denies = wanted["defaultAction"] not in ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
+    if said in wanted["architectures"] and denies and named and number & ~X32 > max(named):
+        return ERRNO | 38  # newer than the profile
     default = word(wanted["defaultAction"], wanted["defaultErrnoRet"])
     telling = [asked for asked in wanted["syscalls"] if name in asked["names"] and word(asked["action"], asked["errnoRet"]) != default]
     for plain in telling:
@@ -220,7 +226,7 @@ QUEUES = "semop semget semctl semtimedop msgsnd msgrcv msgget msgctl shmat shmdt
 @on_x86
 @settings(max_examples=20, deadline=None)
 @given(
-    st.sampled_from([("SCMP_ACT_ERRNO", ERRNO | 1), ("SCMP_ACT_ALLOW", ALLOW)]),
+    st.sampled_from([("SCMP_ACT_TRACE", TRACE | 1), ("SCMP_ACT_ALLOW", ALLOW)]),  # with others we answer newer calls otherwise
     st.dictionaries(st.sampled_from([*CALLS, *SOCKETS, *QUEUES, "socketcall", "ipc"]), st.sampled_from(["SCMP_ACT_TRAP", "SCMP_ACT_LOG"])),
     st.booleans(),
 )
@@ -306,24 +312,12 @@ def test_what_no_filter_can_say_is_told_with_its_place(asked: Any, where: str) -
     assert e.value.where == where
 
 
-def engine_profile() -> Path:
-    """The profile that Podman and CRI-O give to containers, of the package containers-common."""
-    return Path(os.environ.get("RUNDLET_SECCOMP_PROFILE", "/usr/share/containers/seccomp.json"))
-
-
 @on_x86
 @pytest.mark.skipif(not engine_profile().exists(), reason="containers-common is not installed: no /usr/share/containers/seccomp.json")
 def test_an_engines_profile() -> None:
-    profile = json.loads(engine_profile().read_bytes())
-    rules = []
-    for asked in profile["syscalls"]:  # as containers/common resolves it for a container without capabilities on amd64
-        includes, excludes = asked.get("includes") or {}, asked.get("excludes") or {}
-        if not includes.get("caps") and "amd64" in includes.get("arches", ["amd64"]) and "amd64" not in excludes.get("arches", []):
-            args = [{"valueTwo": 0, **arg} for arg in asked.get("args") or []]
-            rules.append({"names": asked["names"], "action": asked["action"], "errnoRet": asked.get("errnoRet"), "args": args})
-    program, _ = compile_section(section(
-        profile["defaultAction"], profile.get("defaultErrnoRet"), rules, ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
-    ))
+    profile = resolved(engine_profile())
+    rules = [{"errnoRet": None, **asked, "args": [{"valueTwo": 0, **arg} for arg in asked.get("args", [])]} for asked in profile["syscalls"]]
+    program, _ = compile_section(section(profile["defaultAction"], profile.get("defaultErrnoRet"), rules, profile["architectures"]))
     assert len(program) // 8 < 600
     # read, execve, openat, getpid, clone3; personality(PER_LINUX), socket(AF_UNIX, …)
     for number, *values in [(0,), (59,), (257,), (39,), (435,), (135, 0), (41, 1, 1)]:
@@ -531,17 +525,20 @@ def test_the_step_gives_the_kernel_length_and_address() -> None:
 @pytest.mark.parametrize(
     ("flags", "notify", "number"),
     [
+        (None, False, 4),
         ([], False, 0),
         (["SECCOMP_FILTER_FLAG_TSYNC"], False, 1),
+        (None, True, 4 | 8),
         ([], True, 8),
         (["SECCOMP_FILTER_FLAG_TSYNC"], True, 1 | 8 | 16),
         (["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"], True, 8 | 32),
     ],
 )
-def test_flags(flags: "list[str]", notify: bool, number: int) -> None:
-    (step,) = plan.steps(bytes(8), flags, notify)
+def test_flags(flags: "list[str] | None", notify: bool, number: int) -> None:
+    step, *more = plan.steps(bytes(8), flags, notify)
     assert step.calls[0].args[1] == number
     assert step.calls[0].into == ("notify" if notify else "")
+    assert plan.telling((step, *more), "told") == (step, *([plan.hand_over(b"told")] if notify else []))
 
 
 def test_flags_that_the_kernel_would_refuse() -> None:
@@ -558,8 +555,9 @@ def test_a_program_has_4096_instructions_at_most() -> None:
 
 
 def test_the_listener_is_handed_over_as_sendmsg_wants_it() -> None:
-    (call,) = plan.hand_over(b'{"ociVersion":"1.3.0"}').calls
+    call, close = plan.hand_over(b'{"ociVersion":"1.3.0"}').calls
     assert call.name == "sendmsg"
+    assert (close.name, close.args) == ("close", (Slot("notify"),))
     assert call.args[0] == Slot("receiver")
     message = call.args[1]
     assert isinstance(message, Data)
@@ -572,8 +570,87 @@ def test_the_listener_is_handed_over_as_sendmsg_wants_it() -> None:
 def test_who_asks_for_a_listener() -> None:
     assert not plan.notifies(PROFILE)
     assert plan.notifies(section(syscalls=[rule(["read"]), rule(["mkdir"], "SCMP_ACT_NOTIFY")]))
-    with pytest.raises(BadSpec, match="^/linux/seccomp/syscalls/0/names/1: .* sendmsg"):
-        plan.notifies(section(syscalls=[rule(["mkdir", "sendmsg"], "SCMP_ACT_NOTIFY")]))
+    for name in ("sendmsg", "write"):
+        with pytest.raises(BadSpec, match=f"^/linux/seccomp/syscalls/0/names/1: SCMP_ACT_NOTIFY cannot be used for the {name} syscall"):
+            plan.notifies(section(syscalls=[rule(["mkdir", name], "SCMP_ACT_NOTIFY")]))
+
+
+ASKED = section("SCMP_ACT_ALLOW", syscalls=[rule(["mkdir"], "SCMP_ACT_NOTIFY")])
+RECEIVER, BPF = {"run.oci.seccomp.receiver": "/a"}, {"run.oci.seccomp_bpf_data": "AAAAAAAAAAA="}
+
+
+@pytest.mark.parametrize(
+    ("asked", "annotations", "environment", "path"),
+    [
+        (None, {}, "/e", ""),
+        (None, RECEIVER, "/e", ""),
+        (None, {**RECEIVER, **BPF}, "", "/a"),
+        (None, BPF, "/e", "/e"),
+        (PROFILE, {}, "", ""),
+        ({**PROFILE, "listenerPath": "/l"}, {}, "", ""),  # nobody asks for it: config-linux.md
+        ({**section("SCMP_ACT_ALLOW"), "listenerPath": "/l"}, RECEIVER, "/e", "/a"),
+        (section("SCMP_ACT_ALLOW"), {}, "/e", "/e"),
+        (ASKED, RECEIVER, "/e", "/a"),
+        ({**ASKED, "listenerPath": "/l"}, RECEIVER, "/e", "/l"),
+        ({**PROFILE, "listenerPath": "/l"}, BPF, "", "/l"),
+    ],
+)
+def test_where_the_listener_goes(asked: Any, annotations: "dict[str, str]", environment: str, path: str) -> None:
+    config: Any = {"linux": {"seccomp": asked}, "annotations": annotations}
+    assert plan.receiver(config, environment) == path
+
+
+@pytest.mark.parametrize(
+    ("asked", "annotations", "text"),
+    [
+        (ASKED, {}, "/linux/seccomp/listenerPath: is required: a rule has SCMP_ACT_NOTIFY"),
+        ({**ASKED, "listenerPath": "@abstract"}, {}, "the seccomp agent's socket @abstract is not an absolute path; "),
+        (PROFILE, {"run.oci.seccomp.plugins": "/x.so"}, "/annotations/run.oci.seccomp.plugins is not supported; run an agent"),
+        (section(syscalls=[rule(["mkdir"], "SCMP_ACT_NOTIFY")]), RECEIVER, "/linux/seccomp: the call sendmsg hands the listener over, and"),
+    ],
+)
+def test_listeners_that_cannot_be_handed_over(asked: Any, annotations: "dict[str, str]", text: str) -> None:
+    config: Any = {"linux": {"seccomp": asked}, "annotations": annotations}
+    with pytest.raises(Fault, match=f"^{text}"):
+        plan.receiver(config, "")
+
+
+def test_what_becomes_of_a_call() -> None:
+    rules = [
+        rule(["a"], "SCMP_ACT_ERRNO"), rule(["a", "b"], "SCMP_ACT_LOG"), rule(["b"], "SCMP_ACT_TRAP"), rule(["c"], "SCMP_ACT_LOG", None, (0, "EQ", 0, 0)),
+    ]
+    asked = section(syscalls=rules)
+    assert [plan.action(asked, name) for name in "abcd"] == ["SCMP_ACT_LOG", "SCMP_ACT_LOG", "SCMP_ACT_ERRNO", "SCMP_ACT_ERRNO"]
+
+
+def test_a_program_given_in_an_annotation() -> None:
+    assert plan.given(BPF) == bytes(8)
+    for text in ("", "AAAA", "AAAAAAAAAAA=\n", "ä", "AAAAAAAAAAA"):
+        with pytest.raises(BadSpec, match="^/annotations/run.oci.seccomp_bpf_data: must be "):
+            plan.given({"run.oci.seccomp_bpf_data": text})
+
+
+@on_x86
+@pytest.mark.parametrize("default", ["SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_TRAP"])
+def test_a_call_newer_than_the_profile_is_not_there(default: str) -> None:
+    rules = [rule(["read"]), rule(["openat2"], default)]  # one that the profile has heard of, whatever it says of it
+    listed = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X32"]
+    program, _ = compile_section(section(default, None, rules, listed))
+    refused = word(default, None)
+    for bit in (0, X32):
+        assert [run(program, X86_64, number | bit) for number in (0, 1, 436, 437, 438, 999)] == [
+            ALLOW, refused, refused, refused, ERRNO | 38, ERRNO | 38,
+        ]
+    assert run(compile_section(section(default, None, rules))[0], X86_64, 999) == refused  # as runc: of no architecture that is not listed
+    assert run(compile_section(section("SCMP_ACT_LOG", None, rules, listed))[0], X86_64, 999) == LOG
+
+
+def test_a_name_that_is_not_known_is_a_fault_if_asked(folder: str) -> None:
+    asked = section(syscalls=[rule(["read"]), rule(["no_such_call"])])
+    cache.program(asked, folder)
+    with pytest.raises(BadSpec, match="^/linux/seccomp/syscalls/1/names/0: libseccomp .* knows no call 'no_such_call'$"):
+        cache.program(asked, folder, strict=True)
+    assert cache.program(PROFILE, folder, strict=True) == kept(folder)
 
 
 def test_description() -> None:

@@ -266,7 +266,7 @@ FULL: dict[str, Any] = {
         "selinuxLabel": "system_u:system_r:svirt_lxc_net_t:s0:c1,c2",
         "oomScoreAdj": -998,
         "scheduler": {"policy": "SCHED_DEADLINE", "nice": 0, "priority": 0, "flags": ["SCHED_FLAG_RECLAIM"],
-                      "runtime": 10, "deadline": 20, "period": 30},
+                      "runtime": 10000, "deadline": 20000, "period": 30000},
         "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 4},
         "execCPUAffinity": {"initial": "0-3, 8", "final": "1"},
     },
@@ -400,6 +400,8 @@ def test_each_required_field_is_missed_by_its_path_and_each_other_may_be_null() 
         "/mounts/0/gidMappings": "/mounts/0/gidMappings",
         "/linux/devices/0/major": "/linux/devices/0/major",
         "/linux/devices/0/minor": "/linux/devices/0/minor",
+        "/process/scheduler/runtime": "/process/scheduler/runtime",
+        "/process/scheduler/deadline": "/process/scheduler/deadline",
     }
     for path, parent, key, _, _ in fields(FULL, table.CONFIG):
         if not isinstance(parent, dict):

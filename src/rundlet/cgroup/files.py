@@ -12,7 +12,7 @@ from time import monotonic, sleep
 
 from rundlet.cgroup.place import Dir, Place, chief, find, missing
 from rundlet.cgroup.tree import below, failed, pids_of, read_file, write_file
-from rundlet.errors import Fault, Refused
+from rundlet.errors import Fault, Refused, StepFailed
 from rundlet.plan.step import Value
 
 TYPE_CHECKING = False
@@ -34,12 +34,12 @@ class Made(Value):
         self.made = made
 
 
-def create(place: Place, need: "Iterable[str]" = ()) -> Made:
+def create(place: Place, need: "Iterable[str]" = (), own: int = 0) -> Made:
     """Makes the cgroups, with every controller of the host enabled in them as far as that goes; those in `need` must be.
 
     A hierarchy that may not be written is left out when nothing in `need` is in it. Raises Refused when a cgroup is there and holds
-    processes or is frozen, or cannot have a controller in `need`; StepFailed when the kernel refuses a directory. On failure
-    everything made is removed again.
+    processes other than `own`, or is frozen, or cannot have a controller in `need`; StepFailed when the kernel refuses a directory.
+    On failure everything made is removed again.
     """
     wanted = set(need)
     made: "list[str]" = []
@@ -51,13 +51,13 @@ def create(place: Place, need: "Iterable[str]" = ()) -> Made:
                 raise missing(controller, f"{controller} limit")
         for at in place.dirs:
             try:
-                existed = _make(at, made)
+                existed = make(at, made)
             except OSError as e:
                 if e.errno in NOT_OURS and not any(find(place, controller) is at for controller in wanted):
                     continue
                 raise failed("make the container's cgroup", "mkdir", at.path, e) from None
             if existed:
-                _unused(at)
+                _unused(at, own)
             _not_frozen(at)
             if at.version == 2:
                 _enable(at, wanted, [name for name in at.controllers if name in wanted] if hybrid else list(at.controllers))
@@ -150,7 +150,9 @@ def join(place: Place, pid: int, alone: bool = False) -> None:
             finally:
                 close(fd)
         except OSError as e:
-            raise failed("join the container's cgroup", "write", path, e, _why_not_joined(at, e)) from None
+            why, hint = strerror(e.errno or 0), _why_not_joined(at, e)  # the words of runc: its users look for them
+            what = f"adding pid {pid} to cgroups: {path}: {why[:1].lower()}{why[1:]}"
+            raise StepFailed("join the container's cgroup", "write", e.errno or 0, what, (hint,) if hint else ()) from None
     if alone:
         only(place, pid)
 
@@ -259,7 +261,7 @@ def read_text(place: Place, controller: str, file: str) -> "str | None":
 # ── the parts of create ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _make(at: Dir, made: "list[str]") -> bool:
+def make(at: Dir, made: "list[str]") -> bool:
     """mkdir -p below the mount; whether the directory was there already."""
     try:
         mkdir(at.path, 0o755)
@@ -281,10 +283,10 @@ def _make(at: Dir, made: "list[str]") -> bool:
     return existed
 
 
-def _unused(at: Dir) -> None:
+def _unused(at: Dir, own: int) -> None:
     try:
         close(open(at.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC))
-        found = pids_of(at.path)
+        found = [pid for pid in pids_of(at.path) if pid != own]
     except OSError as e:
         raise failed("use the container's cgroup", "open", at.path, e) from None
     if found:

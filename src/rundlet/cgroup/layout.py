@@ -7,14 +7,14 @@ if TYPE_CHECKING:
     from rundlet.plan.resources import CgroupFacts
 
 
-def read() -> "CgroupFacts":
-    """The hierarchies that can be reached: section "cgroup" of the host facts.
+def read(pid: "int | str" = "self") -> "CgroupFacts":
+    """The hierarchies that can be reached, and where this process, or the one given, is in them: section "cgroup" of the host facts.
 
     "v2" is a unified hierarchy alone, "v1" some of cgroup v1 alone, "hybrid" both. A controller mounted together with others
     (cpu,cpuacct) has an entry of its own; a named v1 hierarchy is called as the kernel does, "name=systemd". mounts[x] + own[x] is the
     directory of this process's cgroup in x. Sources: proc_pid_mountinfo(5), cgroups(7) on /proc/PID/cgroup.
     """
-    return parse(_text("/proc/self/mountinfo"), _text("/proc/self/cgroup"), _reaches, _controllers)
+    return parse(_text("/proc/self/mountinfo"), _text(f"/proc/{pid}/cgroup"), _reaches, _controllers)
 
 
 def parse(mountinfo: str, own: str, reaches: "Reaches", controllers: "Controllers") -> "CgroupFacts":

@@ -51,6 +51,8 @@ def sub(place: Place, path: str) -> Place:
     """The sub-cgroup `path` of each cgroup of a container (exec --cgroup). Raises BadSpec for a path that leaves it."""
     if not path.strip("/"):
         return place
+    if ".." in path.split("/"):
+        raise BadSpec("--cgroup", f"{path} is not a sub cgroup path")
     below = _below(path, "--cgroup")
     return Place(tuple(Dir(f"{at.path}/{below}", at.mount, at.version, at.controllers) for at in place.dirs))
 

@@ -51,6 +51,20 @@ def thaw(place: Place) -> None:
         _thaw(at)
 
 
+def let_die(place: Place) -> None:
+    """Thaws a container that a SIGKILL was sent to: cgroup v1 keeps a frozen process from dying, v2 does not. Raises StepFailed."""
+    at = find(place, "freezer")
+    if at is not None and at.version == 1 and frozen(place):
+        _thaw_tree(at)
+
+
+def release(place: Place, pid: int) -> None:
+    """Moves a process out of a frozen cgroup of v1, where it could not die. Raises StepFailed."""
+    at = find(place, "freezer")
+    if at is not None and at.version == 1:
+        _set(f"release process {pid}", f"{at.mount}/cgroup.procs", str(pid))
+
+
 def signal_all(place: Place, signo: int) -> None:
     """Sends a signal to every process of the container, those of its sub-cgroups too; they cannot outrun it by forking.
 

@@ -12,15 +12,18 @@ from rundlet import host, jsontext, spec
 from rundlet.cgroup import place as cgroup_place
 from rundlet.confine.text import call_text, section
 from rundlet.errors import BadSpec, Fault, Refused, Usage
-from rundlet.life import bundle, create, process, store
+from rundlet.life import bundle, create, process, rootless, store
 from rundlet.options import Options
-from rundlet.plan import devicefilter, order, resources
-from rundlet.plan.seccomp import describe
+from rundlet.plan import delegation, devicefilter, order, resources, systemd
+from rundlet.plan.seccomp import describe, receiver
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rundlet.host import Facts
     from rundlet.plan.apparmor import Transition
     from rundlet.plan.order import Plan
+    from rundlet.plan.resources import Write
     from rundlet.spec.types import Config
 
 
@@ -30,9 +33,9 @@ def main(options: Options) -> int:
         raise Usage("explain needs the path of a bundle")
     path = store.absolute(options.args[0])
     options.bundle = path
-    config, warnings = spec.load(bundle.text(options))
+    config, warnings = spec.load(bundle.text(options)) if options.assume else create.read(options)[::2]
     facts = assumed(options.assume) if options.assume else host.facts(config["process"]["apparmorProfile"], everything=True)
-    explanation = explain(config, path, facts)
+    explanation = explain(config, path, facts, options.cgroup_manager == "systemd")
     explanation.warnings = warnings
     if options.json:
         sys.stdout.write(json.dumps(explanation.as_json(options.steps), indent=2, ensure_ascii=False) + "\n")
@@ -117,26 +120,73 @@ class Explanation:
         return section(self.as_json(), self.plan if steps else None)
 
 
-def explain(config: "Config", path: str, facts: "Facts") -> Explanation:
-    """Plans the container of `config`, whose bundle lies at `path`, for the host of `facts`, and makes nothing."""
+def explain(config: "Config", path: str, facts: "Facts", by_systemd: bool = False) -> Explanation:
+    """Plans the container of `config`, whose bundle lies at `path`, for the host of `facts`, and makes nothing.
+
+    `by_systemd`: a unit of systemd's is its cgroup.
+    """
     found = Explanation(config, facts)
     spaces = {space["type"] for space in config["linux"]["namespaces"]}
     process.grantable(config["process"], facts, "user" in spaces)
     try:
         found.transition = create.decide(config, facts)
-        at = cgroup_place.place(facts["cgroup"], config["linux"]["cgroupsPath"], "ID")
-        writes = resources.writes(config["linux"]["resources"], facts["cgroup"]) if at.dirs else ()
+        unit = systemd.unit(config["linux"]["cgroupsPath"], "ID", is_user(facts)) if by_systemd else None
+        below = f"{unit.path()}/{subgroup(config, facts)}" if unit else config["linux"]["cgroupsPath"]
+        bare = bool(facts.get("uid") or facts.get("user_namespace"))
+        if bare:
+            rootless.check(config, facts)
+        at = (rootless if bare and not unit else cgroup_place).place(facts["cgroup"], below, "ID")
+        limits = config["linux"]["resources"]
+        writes = resources.writes(limits, facts["cgroup"]) if at.dirs else ()
+        if bare and not unit:
+            writes = rootless.limits(limits, facts["cgroup"], at, facts)
         found.limits = [f"{write.what}: {write.text}" for write in writes if write.controller != "devices"]
-        if at.dirs:
+        if at.dirs and not bare:
             found.limits.append(device_text(config))
+            found.limits += given_away(config, facts)
+        if unit:
+            found.limits += unit_text(unit, config, facts, writes)
         filter_ = process.seccomp_program(config)
-        choices = order.Choices("ID", stdio=())
+        agent = filter_ is not None and receiver(config, "")
+        choices = order.Choices(
+            "ID", set_groups=process.sets_groups(config) and not (bare and rootless.groups_denied(config, facts)),
+            privileged="CAP_SYS_ADMIN" in facts["caps"]["effective"], nodes=not facts.get("user_namespace"),
+            notify=bool(agent), unit=by_systemd,
+        )
         hierarchies = [(d.path, d.version, list(d.controllers)) for d in at.dirs]
+        if bare and not unit:
+            hierarchies = rootless.shown(facts["cgroup"], at)
         survey = bundle.survey(config, path)
         found.plan = order.create(config, found.transition, facts["apparmor"]["interface"], survey, hierarchies, filter_, choices)
     except (Refused, BadSpec) as refusal:
         found.refusal = refusal
     return found
+
+
+def is_user(facts: "Facts") -> bool:
+    """Whether it is the user's systemd that would be asked."""
+    return bool(facts.get("uid") or facts.get("user_namespace"))
+
+
+def subgroup(config: "Config", facts: "Facts") -> str:
+    """Of the unit's cgroup."""
+    return systemd.subgroup(config["annotations"], 2 if facts["cgroup"]["layout"] == "v2" else 1)
+
+
+def unit_text(unit: "systemd.Unit", config: "Config", facts: "Facts", writes: "Sequence[Write]") -> list[str]:
+    """The unit and its properties, as a systemd that knows them all would be asked for them."""
+    rules = devicefilter.since_reset(devicefilter.rules(config["linux"]["resources"]["devices"]))
+    properties = systemd.limits(writes, 1000) | ({} if is_user(facts) else systemd.devices(*rules, 1000))
+    properties |= systemd.annotated(config["annotations"])
+    shown = {name: "infinity" if value == systemd.UNSET else value for name, (_, value) in properties.items() if name != "DeviceAllow"}
+    return [f"by systemd: {unit.name} in {unit.slice}", *(f"its {name}: {value}" for name, value in shown.items())]
+
+
+def given_away(config: "Config", facts: "Facts") -> list[str]:
+    """Whose the container's cgroup is to be, where that is not the host's root alone."""
+    given = delegation.decide(config, facts["cgroup"])
+    lines = [] if given.owner is None else [f"the container's cgroup: given to user {given.owner}"]
+    return [*lines, f"its sub-cgroup {given.path}: given to user {given.root[0]}, and where the process is"] if given.path else lines
 
 
 def device_text(config: "Config") -> str:

@@ -130,7 +130,9 @@ class Program:
             if at >= len(self.where):
                 raise Fault(f"the executor refused the program: {strerror(error).lower()}")
             step, call = self.where[at]
-            raise failure(step, call.name, error)
+            failed = failure(step, call.name, error)
+            failed.outs = outs
+            raise failed
         return Reply(dict(zip(results, unpack_from(f"={len(results)}q", raw, REPLY.size), strict=True)), outs)
 
 

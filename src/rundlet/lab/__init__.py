@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from rundlet.errors import Refused
-from rundlet.lab import cache, guest, initramfs, machine, modules, needs
+from rundlet.lab import cache, guest, initramfs, machine, modules, needs, systemd
 from rundlet.lab import kernel as kernels
 from rundlet.lab.progress import PREFIX, Progress
 
@@ -57,14 +57,17 @@ def _kernel(file: str | None, suite: str, kept: Path, progress: Progress) -> ker
         progress.clear()
 
 
-def _fill(folder: Path, chosen: kernels.Kernel, cwd: str, env: dict[str, str], command: list[str]) -> None:
-    """Put what the guest reads into the run's `folder`: initramfs and share/."""
+def _fill(folder: Path, chosen: kernels.Kernel, init: str | None, cwd: str, env: dict[str, str], command: list[str]) -> None:
+    """Put what the guest reads into the run's `folder`: initramfs and share/; `init` is the systemd to be PID 1, if one is."""
     loaded = modules.in_order(chosen.modules) if chosen.modules else []
     (folder / "initramfs").write_bytes(initramfs.build(Path(needs.static_busybox()), loaded))
     share = folder / "share"
     share.mkdir()
     (share / "setup").write_text(guest.SETUP)
-    (share / "settings").write_text(guest.settings(str(chosen.modules) if chosen.modules else None))
+    (share / "run").write_text(guest.RUN)
+    (share / "settings").write_text(guest.settings(str(chosen.modules) if chosen.modules else None, init))
+    if init:
+        systemd.fill(share)
     (share / "command").write_bytes(guest.command_script(command, cwd, env))
 
 
@@ -84,14 +87,15 @@ def _status(outcome: machine.Outcome, folder: Path, timeout: float, progress: Pr
 
 
 def main(
-    kernel: str | None, suite: str, timeout: float, env: dict[str, str], command: list[str], memory: int = 2048, append: str = ""
+    kernel: str | None, suite: str, timeout: float, env: dict[str, str], command: list[str], memory: int = 2048, append: str = "",
+    with_systemd: bool = False,
 ) -> int:
     """Boot an AppArmor kernel over this machine's root, run `command` as root in the working directory, and return its exit status.
 
     `kernel` is a vmlinux or bzImage of the user's own, else Debian's kernel of `suite` ("bookworm" or "backports") is fetched once and
     kept. `timeout` is in seconds from the command's start (0: none), `env` is added to a plain environment, `memory` is the guest's in
-    MiB, `append` are more words for the kernel's command line. The command's stdout and stderr are passed on as they come; its stdin is
-    /dev/null; nothing that it writes survives.
+    MiB, `append` are more words for the kernel's command line; `with_systemd`: this machine's systemd is PID 1.
+    The command's stdout and stderr are passed on as they come; its stdin is /dev/null; nothing that it writes survives.
     Returns 124 after a timeout, 125 when the lab itself failed (said on stderr), 128 + N when signal N (SIGINT, SIGTERM, SIGHUP) ended it.
     """
     try:
@@ -101,11 +105,12 @@ def main(
             if lacking := needs.missing(needs.TO_BOOT if kernel is not None else needs.TO_BOOT + needs.TO_FETCH):
                 sys.stderr.writelines(f"{PREFIX}{line}\n" for line in lacking)
                 return FAILED
+            init = needs.systemd() if with_systemd else None
             kept = cache.folder()
             progress = Progress()
             chosen = _kernel(kernel, suite, kept, progress)
             with cache.run_folder(kept) as folder:
-                _fill(folder, chosen, cwd, env, command)
+                _fill(folder, chosen, init, cwd, env, command)
                 progress.say(f"booting linux {chosen.release}", brief=True)
                 outcome = machine.run_guest(chosen.vmlinux, folder, timeout, memory, progress, append)
                 return _status(outcome, folder, timeout, progress)

@@ -30,4 +30,4 @@ def main(options: Options) -> int:
     except ValueError:
         raise Usage(f'--timeout: "{options.timeout}" is not a number of seconds') from None
     memory = int(options.memory) if options.memory else MEMORY
-    return lab.main(options.kernel, suite, timeout, env, options.args, memory, options.append or "")
+    return lab.main(options.kernel, suite, timeout, env, options.args, memory, options.append or "", options.systemd)

@@ -1,9 +1,10 @@
-"""The two shell scripts that run inside the guest, and the files that tell them what to do.
+"""The shell scripts that run inside the guest, and the files that tell them what to do.
 
     kernel → INIT (initramfs)   modules, the host's root read-only under a tmpfs, the share; switch_root
-           → SETUP (PID 1)      kernel file systems, cgroup v2, then the command; its status into the share; reset
+           → SETUP (PID 1)      kernel file systems, cgroup v2; or systemd, which then is PID 1 (systemd.py)
+           → RUN                the command; its status into the share; reset
 
-Both run on the initramfs' own busybox, so nothing of the host's root is needed before the command itself.
+All run on the initramfs' own busybox, so nothing of the host's root is needed before the command itself.
 """
 
 import os
@@ -13,8 +14,8 @@ AREA = "/run/rundlet-lab"  # in the guest: bin/ (busybox), share/ (the folder sh
 
 # Programs the scripts use; each becomes a link to busybox.
 APPLETS = (
-    *("cat", "chmod", "cp", "echo", "hostname", "insmod", "ip", "ln", "mkdir", "modprobe", "mount", "mv"),
-    *("setsid", "sh", "sleep", "switch_root", "sync", "uname"),
+    *("cat", "chmod", "cp", "echo", "hostname", "insmod", "ip", "ln", "mkdir", "modprobe", "mount", "mv", "rm"),
+    *("setsid", "sh", "sleep", "switch_root", "sync", "tr", "uname"),
 )
 
 BASE_ENV = {
@@ -61,9 +62,10 @@ SETUP = f"""#!/bin/sh
 export PATH={AREA}/bin
 umask 022
 cd /
-. {AREA}/share/settings
-mount -t sysfs -o nosuid,nodev,noexec sysfs /sys
 echo 3 4 1 3 >/proc/sys/kernel/printk
+. {AREA}/share/settings
+[ -z "$systemd" ] || . {AREA}/share/systemd
+mount -t sysfs -o nosuid,nodev,noexec sysfs /sys
 mkdir -p /dev/pts /dev/shm /dev/mqueue /run/lock
 chmod 1777 /run/lock
 mount -t devpts -o nosuid,noexec,gid=5,mode=620,ptmxmode=666 devpts /dev/pts
@@ -85,6 +87,14 @@ done
 hostname rundlet-lab
 ip link set lo up
 ulimit -Hn 524288
+exec sh {AREA}/share/run
+"""
+
+RUN = f"""#!/bin/sh
+# In a machine that is up: the command.
+export PATH={AREA}/bin
+umask 022
+. {AREA}/share/settings
 if [ -d "$modules" ]; then
     mkdir -p "/lib/modules/$(uname -r)"
     mount -o bind "$modules" "/lib/modules/$(uname -r)"
@@ -116,9 +126,9 @@ finish
 """
 
 
-def settings(modules: str | None) -> str:
-    """The variables SETUP reads: `modules` is the host's folder of the kernel's modules, None if there is none."""
-    return f"modules={quote(modules or '')}\n"
+def settings(modules: str | None, systemd: str | None) -> str:
+    """The variables the scripts read: the host's folder of the kernel's modules, and the systemd that is to be PID 1; None for none."""
+    return f"modules={quote(modules or '')}\nsystemd={quote(systemd or '')}\n"
 
 
 def command_script(command: list[str], cwd: str, env: dict[str, str]) -> bytes:

@@ -100,7 +100,7 @@ def run_guest(kernel: Path, run: Path, timeout: float, memory: int, progress: Pr
         with open(run / "qemu.log", "wb") as log:
             process = Popen(command_line(kernel, run, memory, append), stdin=DEVNULL, stdout=log, stderr=log, start_new_session=True)
         try:
-            return _watch(process, share, streams, timeout, progress)
+            return watch(process, share, streams, timeout, progress)
         finally:
             process.kill()
             process.wait()
@@ -111,8 +111,8 @@ def run_guest(kernel: Path, run: Path, timeout: float, memory: int, progress: Pr
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def _watch(process: "Popen[bytes]", share: Path, streams: list[Stream], timeout: float, progress: Progress) -> Outcome:
-    """Pass the output on until there is a status, the guest is dead, or the time is up."""
+def watch(process: "Popen[bytes]", share: Path, streams: list[Stream], timeout: float, progress: Progress) -> Outcome:
+    """Pass the output on until there is a status, the guest is dead, or the time is up. Arguments as in run_guest()."""
     started = False
     deadline = time.monotonic() + BOOT_LIMIT
     while True:

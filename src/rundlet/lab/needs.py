@@ -15,6 +15,7 @@ PACKAGES = {  # program → Debian package
     "dpkg": "dpkg",
     "zstd": "zstd",
     "lz4": "lz4",
+    "dbus-daemon": "dbus",
 }
 
 
@@ -45,6 +46,15 @@ def static_busybox() -> str:
         if b"/ld-" in file.read(4096):
             raise Refused(f"the lab needs a static busybox, and {path} is linked dynamically", "apt-get install busybox-static")
     return path
+
+
+def systemd() -> str:
+    """The path of systemd, which is in no PATH; there is a dbus-daemon too. Raises Refused with the package to install."""
+    program("dbus-daemon")
+    for path in ("/usr/lib/systemd/systemd", "/lib/systemd/systemd"):
+        if os.access(path, os.X_OK):
+            return path
+    raise Refused("the lab needs systemd, which is not installed (it need not run)", "apt-get install systemd")
 
 
 def check(machine: str, uid: int) -> None:

@@ -8,13 +8,14 @@ from posix import O_CLOEXEC, O_RDONLY
 
 from rundlet.errors import BadSpec, Fault
 from rundlet.life.store import PIECE, absolute
-from rundlet.plan.mounts import is_bind
+from rundlet.plan.mounts import ORDINARY, is_bind
 from rundlet.plan.order import Bundle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rundlet.options import Options
-    from rundlet.spec.types import Config
+    from rundlet.plan.netdevices import Device
+    from rundlet.spec.types import Config, Mount
 
 LINKS = 40  # as many as the kernel follows: path_resolution(7)
 
@@ -51,25 +52,87 @@ def survey(config: "Config", path: str) -> Bundle:
             raise BadSpec("/root/path", f"{rootfs} is not a directory")
     except OSError as e:
         raise BadSpec("/root/path", f"{rootfs}: {(e.strerror or '').lower()}") from None
-    sources = {}
-    targets = {}
+    found = Bundle(rootfs, {}, {}, _devices(config))
+    look(found, config, path)
+    return found
+
+
+def look(found: Bundle, config: "Config", path: str) -> None:
+    """Looks at what the mounts of a configuration name, on the host and in the root filesystem, and adds it to the bundle `found`."""
     for i, mount in enumerate(config["mounts"]):
-        if is_bind(mount) and "remount" not in mount["options"]:
-            if not mount["source"]:
-                raise BadSpec(f"/mounts/{i}/source", "missing: a bind mount needs one")
-            source = mount["source"] if mount["source"][:1] == "/" else f"{path}/{mount['source']}"
-            try:
-                sources[i] = source, posix.stat(source).st_mode & 0o170000 == 0o040000
-            except OSError as e:
-                raise BadSpec(f"/mounts/{i}/source", f"{source}: {(e.strerror or '').lower()}") from None
-        resolved = resolve(rootfs, mount["destination"])
+        options = mount["options"]
+        if is_bind(mount) and "remount" not in options:
+            _source(found, i, mount, path)
+        follow = mount["type"] not in ORDINARY and "dest-nofollow" not in options and i not in found.links
+        resolved = resolve(found.rootfs, mount["destination"], follow)
+        if mount["type"] in ORDINARY and resolved != "/":
+            _ordinary(found.rootfs + resolved, mount, i)
         if resolved != mount["destination"]:
-            targets[mount["destination"]] = resolved
-    return Bundle(rootfs, sources, targets)
+            found.targets[i] = resolved
+        if mount["type"] == "tmpfs" and not any(word[:5] == "mode=" for word in options):
+            mode = _mode(found, config, i, resolved)
+            if mode is not None:
+                found.modes[i] = mode
 
 
-def resolve(rootfs: str, path: str) -> str:
-    """Where `path` leads inside the root when the symlinks of the image are followed as if the root were /.
+def _source(found: Bundle, i: int, mount: "Mount", path: str) -> None:
+    """Looks at the source of a bind mount."""
+    options = mount["options"]
+    if not mount["source"]:
+        raise BadSpec(f"/mounts/{i}/source", "missing: a bind mount needs one")
+    source = mount["source"] if mount["source"][:1] == "/" else f"{path}/{mount['source']}"
+    alone = "copy-symlink" in options or "src-nofollow" in options
+    try:
+        mode = (posix.lstat if alone else posix.stat)(source).st_mode & 0o170000
+        if "copy-symlink" in options:
+            if "src-nofollow" in options or "dest-nofollow" in options:
+                raise BadSpec(f"/mounts/{i}/options", "`copy-symlink` is mutually exclusive with `src-nofollow` and `dest-nofollow`")
+            if mode == 0o120000:
+                found.links[i] = posix.readlink(source)
+    except OSError as e:
+        raise BadSpec(f"/mounts/{i}/source", f"{source}: {(e.strerror or '').lower()}") from None
+    found.sources[i] = source, mode == 0o040000
+    if mount["uidMappings"] or any(word[:5] == "idmap" or word[:6] == "ridmap" for word in options):
+        from rundlet.life import mountinfo
+
+        found.filesystems[i] = mountinfo.filesystem(source)
+
+
+def _ordinary(place: str, mount: "Mount", i: int) -> None:
+    """Refuses a proc or sysfs where the image has a link or a file: what relies on /proc being one would be led astray."""
+    try:
+        if posix.lstat(place).st_mode & 0o170000 != 0o040000:
+            raise BadSpec(f"/mounts/{i}/destination", f'filesystem "{mount["type"]}" must be mounted on ordinary directory')
+    except OSError:
+        pass  # it will be made
+
+
+def _mode(found: Bundle, config: "Config", i: int, path: str) -> "int | None":
+    """The mode of the directory that a tmpfs is to cover, as it will be there then: the image's, or that of an earlier mount."""
+    place = found.rootfs + path
+    for j in range(i):
+        over = found.targets.get(j, config["mounts"][j]["destination"]).rstrip("/")
+        if (path + "/").startswith(over + "/"):
+            if j not in found.sources or j in found.links:
+                return None  # a new filesystem, with nothing in it
+            place = found.sources[j][0] + path[len(over) :]
+    try:
+        return posix.stat(place).st_mode & 0o7777
+    except OSError:
+        return None
+
+
+def _devices(config: "Config") -> "tuple[tuple[Device, str], ...]":
+    if not config["linux"]["netDevices"]:
+        return ()
+    from rundlet.life import netdevices
+
+    return netdevices.look(config)
+
+
+def resolve(rootfs: str, path: str, follow: bool = True) -> str:
+    """Where `path` leads inside the root when the symlinks of the image are followed as if the root were /; without `follow` all but
+    the last part, which is then the place itself.
 
     Dangling links count: an image's /etc/resolv.conf may point to a file that is only there once it is mounted.
     """
@@ -81,6 +144,9 @@ def resolve(rootfs: str, path: str) -> str:
         if part == "..":
             done = done[:-1]
             continue
+        if not left and not follow:
+            done.append(part)
+            break
         try:
             to = posix.readlink("/".join([rootfs, *done, part]))
         except OSError:

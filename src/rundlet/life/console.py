@@ -5,7 +5,7 @@ import termios
 from _socket import SOCK_STREAM, socketpair
 from _struct import unpack
 from fcntl import ioctl
-from select import POLLHUP, POLLIN
+from select import POLLIN, POLLOUT
 
 from rundlet import kernel
 from rundlet.errors import Fault
@@ -25,7 +25,8 @@ class Foreground:
         self.socket = self._theirs.fileno()
         self.master = -1
         self._saved: "list[object] | None" = None
-        self._pending = b""
+        self._pending = b""  # read from our side, and not yet taken by the other
+        self._over = False  # our side has said everything
 
     def receive(self) -> None:
         """Takes the master that the container's process sent, and puts our terminal into raw mode."""
@@ -58,21 +59,54 @@ class Foreground:
 
     def register(self, waiting: "poll") -> None:
         """Waits for bytes from both sides."""
-        waiting.register(0, POLLIN | POLLHUP)
-        waiting.register(self.master, POLLIN | POLLHUP)
+        posix.set_blocking(self.master, False)
+        waiting.register(0, POLLIN)
+        waiting.register(self.master, POLLIN)
 
-    def move(self, fd: int, waiting: "poll") -> None:
-        """Carries what there is from one side to the other."""
-        try:
-            data = posix.read(fd, 65536)
-        except OSError:
-            data = b""  # EIO: nobody has the other end open any more
-        if not data:
-            waiting.unregister(fd)
-            if fd == 0:
-                _write(self.master, b"\4")  # the end of the input, as a terminal says it
+    def move(self, fd: int, events: int, waiting: "poll") -> None:
+        """Carries what there is from one side to the other.
+
+        A program that does not read its terminal must not keep us from reading what it writes to it: what it has not taken yet waits, and
+        so long nothing more is read from our side.
+        """
+        if fd == 0:
+            try:
+                data = posix.read(0, 65536)
+            except OSError:
+                data = b""  # EIO: our terminal is another's now
+            self._pending = data or b"\4"  # the end of the input, as a terminal says it
+            waiting.unregister(0)
+            self._over = not data
+            self._flush(waiting)
             return
-        _write(self.master if fd == 0 else 1, data)
+        if events & POLLOUT:
+            self._flush(waiting)
+        if events & ~POLLOUT:
+            try:
+                data = posix.read(self.master, 65536)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""  # EIO: nobody has the other end open any more
+            if data:
+                _write(1, data)
+            else:
+                waiting.unregister(self.master)
+
+    def _flush(self, waiting: "poll") -> None:
+        """Writes what waits as far as it is taken, and says what to wait for next."""
+        try:
+            self._pending = self._pending[posix.write(self.master, self._pending) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._pending = b""  # nobody reads any more
+        try:
+            waiting.modify(self.master, POLLIN | POLLOUT if self._pending else POLLIN)
+        except FileNotFoundError:
+            self._pending = b""  # it has been given up
+        if not self._pending and not self._over:
+            waiting.register(0, POLLIN)
 
     def drain(self) -> None:
         """What the container wrote last is still in the terminal when it has ended."""

@@ -9,22 +9,28 @@ import posix
 from rundlet import host, jsontext, log, spec
 from rundlet.cgroup import files as cgroup_files
 from rundlet.cgroup import place as cgroup_place
-from rundlet.errors import Fault, Refused, StepFailed
+from rundlet.errors import Fault, StepFailed
 from rundlet.executor import client
 from rundlet.life import bundle, process, sockets, store
-from rundlet.plan import apparmor, devicefilter, order, resources, unsupported
+from rundlet.plan import apparmor, devicefilter, order, resources
 from rundlet.plan import process as plan_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Callable
 
     from rundlet.cgroup.place import Place
     from rundlet.executor.client import Executor
     from rundlet.executor.program import Reply
     from rundlet.host import Facts
+    from rundlet.life.hooks import Files
+    from rundlet.life.netdevices import Movers
+    from rundlet.life.rdt import Group
     from rundlet.life.store import Container, Record
+    from rundlet.life.systemd import Unit
     from rundlet.options import Options
+    from rundlet.plan.delegation import Delegation
     from rundlet.plan.order import Plan
     from rundlet.plan.resources import Write
     from rundlet.spec.types import Config
@@ -36,7 +42,7 @@ def main(options: "Options") -> int:
     config, text = load(options)
     if config["process"]["terminal"] != bool(options.console_socket):
         raise Fault(
-            "process.terminal is true, and a terminal of a container that is not in the foreground needs --console-socket"
+            "process.terminal is true: for a container that is not in the foreground, use --console-socket"
             if config["process"]["terminal"] else "--console-socket is given, but process.terminal is false"
         )
     console = sockets.connect(options.console_socket, "console socket") if options.console_socket else None
@@ -46,20 +52,41 @@ def main(options: "Options") -> int:
     return 0
 
 
-def load(options: "Options") -> "tuple[Config, bytes]":
-    """The configuration of the command line's bundle, and its text; what the specification wants warned about goes to the log."""
+def read(options: "Options") -> "tuple[Config, bytes, list[str]]":
+    """The configuration of the command line's bundle, its text, and warnings. A user's has a user namespace, unless --rootless=false."""
     text = bundle.text(options)
     config, warnings = spec.load(text)
+    if posix.geteuid() and options.rootless != "false" and not any(s["type"] == "user" for s in config["linux"]["namespaces"]):
+        from rundlet.life import rootless
+
+        text = rootless.with_users(text, config)
+        config, warnings = spec.load(text)
+        warnings.append("/linux/namespaces: a user's container needs a user namespace: one is added")
+    return config, text, warnings
+
+
+def load(options: "Options") -> "tuple[Config, bytes]":
+    """The configuration of the command line's bundle, and its text; what the specification wants warned about goes to the log."""
+    config, text, warnings = read(options)
     for warning in warnings:
         log.warning(warning)
+    options.preserve_fds = sockets.passed_on(options.preserve_fds, config["process"])
     return config, text
 
 
 def decide(config: "Config", facts: "Facts") -> "apparmor.Transition":
     """The label transition of a configuration on this host; raises Refused."""
     proc = config["process"]
-    unsupported.refuse(config)
+    if proc["selinuxLabel"] or config["linux"]["mountLabel"]:
+        from rundlet.plan import selinux
+
+        selinux.refuse(config, facts["lsm"])
     return apparmor.decide(facts, {"profile": proc["apparmorProfile"], "nnp": proc["noNewPrivileges"]})
+
+
+def lacking(facts: "Facts") -> bool:
+    """Whether the runtime lacks the host's privileges: a user's, or root of a user namespace."""
+    return facts["uid"] != 0 or facts["user_namespace"]
 
 
 class Creation:
@@ -71,15 +98,24 @@ class Creation:
         self.text = text
         self.path = path
         self.console = console
+        self.bare = False  # whether the runtime lacks the host's privileges
         self.starts = starts  # at once, by this very command: what only a later one needs to know is not written down
+        self.delegation: "Delegation | None" = None
+        self.unit: "Unit | None" = None  # where systemd makes the cgroup
+        self.notify = False  # whether the container is offered a socket to tell that it is ready
+        self.rdt: "Group | None" = None
+        self.movers: "Movers | None" = None  # of network devices, which can bring them back
         self.undo: "list[Callable[[], object]]" = []
         self.told: "Record | None" = None  # once hooks have been told of the container
+        self.agent: "socket | None" = None  # a connection to the seccomp agent, where a listener is wanted
+        self.files: "Files | None" = None  # where hooks write to, where there are some
 
     def build(self) -> "Container":
         """Makes the container; returns it locked, its record written. Leaves nothing behind on failure."""
         process.interruptible()
         self.facts = host.facts(self.config["process"]["apparmorProfile"])
         process.grantable(self.config["process"], self.facts, any(s["type"] == "user" for s in self.config["linux"]["namespaces"]))
+        process.attainable(self.config["process"]["rlimits"], self.facts)
         self.plan, self.place, self.writes, self.devices = self._decide()
         process.uninterruptible()  # until each thing made has its undo
         container = store.make(self.options)
@@ -105,26 +141,74 @@ class Creation:
     def _decide(self) -> "tuple[Plan, Place, tuple[Write, ...], bytes]":
         """Everything that can be decided, and so refused, before anything is made."""
         config, facts = self.config, self.facts
+        self.bare = lacking(facts)
+        if self.bare:
+            from rundlet.life import rootless
+
+            rootless.check(config, facts)
+        if any(space["path"] for space in config["linux"]["namespaces"]):
+            from rundlet.life import joined
+
+            joined.check(config)
         transition = decide(config, facts)
         self.bundle = bundle.survey(config, self.path)
+        if self.options.no_pivot:
+            from rundlet.life import mountinfo
+
+            self.bundle.covers = mountinfo.revealing()
+        if posix.environ.get(b"NOTIFY_SOCKET"):
+            from rundlet.life import notify
+
+            self.notify = notify.offer(config, self.bundle, f"{store.root(self.options)}/{self.options.id}")
+        if config["linux"]["intelRdt"]:
+            from rundlet.life import rdt
+
+            self.rdt = rdt.find(config["linux"]["intelRdt"], self.options.id)
         layout = facts["cgroup"]
         if self.options.cgroup_manager == "disabled":
             layout = {**layout, "layout": "none", "mounts": {}, "own": {}}
         elif self.options.cgroup_manager == "systemd":
-            raise Refused("the systemd cgroup manager is not supported", "leave out --systemd-cgroup: cgroups are made by files")
-        at = cgroup_place.place(layout, config["linux"]["cgroupsPath"], self.options.id)
+            from rundlet.life import systemd
+
+            self.unit = systemd.Unit(config, self.options.id, facts)
+        if self.unit:
+            at = self.unit.place
+        else:
+            at = (rootless if self.bare else cgroup_place).place(layout, config["linux"]["cgroupsPath"], self.options.id)
         limits = config["linux"]["resources"]
         writes = resources.writes(limits, layout) if at.dirs else ()
+        if self.bare and not self.unit:
+            writes = rootless.limits(limits, layout, at, facts)
         for note in resources.notes(limits, layout):
             log.warning(note)
+        if any(m["type"] in ("cgroup", "cgroup2") for m in config["mounts"]) or "run.oci.delegate-cgroup" in config["annotations"]:
+            from rundlet.plan import delegation
+
+            self.delegation = delegation.decide(config, layout)
         devices = b""
-        if at.dirs and resources.version(layout, "devices") == 2:
+        if at.dirs and resources.version(layout, "devices") == 2 and not self.bare:
             devices = devicefilter.program(devicefilter.rules(limits["devices"]))
+        self.receivers = sockets.receivers(self.options.pidfd_socket, config["annotations"].get("run.oci.pidfd_receiver"))
         self.filter = process.seccomp_program(config)
+        if self.filter is not None:
+            self.agent = process.seccomp_agent(config)
+        said = ("", "")
+        if any(config["hooks"].values()):
+            from rundlet.life import hooks
+
+            self.files = hooks.Files(config["annotations"])
+            said = self.files.slots
         self.choices = order.Choices(
             self.options.id, self.options.no_pivot, not self.options.no_new_keyring, process.stdio_to_give(config["process"]),
+            process.sets_groups(config) and not (self.bare and rootless.groups_denied(config, facts)),
+            notify=self.agent is not None, said=said, privileged="CAP_SYS_ADMIN" in facts["caps"]["effective"],
+            nodes=not facts["user_namespace"], unit=self.unit is not None,
         )
         hierarchies = [(d.path, d.version, list(d.controllers)) for d in at.dirs]
+        if self.bare or self.options.cgroup_manager == "disabled":
+            from rundlet.life import rootless
+
+            hierarchies = rootless.shown(facts["cgroup"], at)
         plan = order.create(config, transition, facts["apparmor"]["interface"], self.bundle, hierarchies, self.filter, self.choices)
         return plan, at, writes, devices
 
@@ -132,45 +216,108 @@ class Creation:
         """Carries the plan out, stage by stage, acting from outside between them."""
         record = self._record(container)
         store.put(container.fd, "config.json", self.text)
+        if self.notify:
+            posix.mkdir("notify", 0o755, dir_fd=container.fd)
+            posix.chmod("notify", 0o755, dir_fd=container.fd)
         container.write(record)
-        made = cgroup_files.create(self.place, {w.controller for w in self.writes} | ({"devices"} if self.devices else set()))
-        self.undo.append(lambda: cgroup_files.unmake(made))
-        record["cgroup"] = cgroup_place.dump(made.place)
-        cgroup_files.apply(made.place, self.writes)
+        need = {w.controller for w in self.writes} | ({"devices"} if self.devices else set())
+        if self.unit:
+            self.undo.append(self.unit.stop)  # it is made around the process
+        else:
+            made = cgroup_files.create(self.place, need)
+            self.undo.append(lambda: cgroup_files.unmake(made))
+            self._limit(record, made.place)
+        if self.rdt:
+            self._group(container, record, self.rdt)
         start = None if self.starts else sockets.listen(container.fd, "start")
         passed = {**({"start": start.fileno()} if start else {}), **({"console": self.console} if self.console >= 0 else {})}
+        if self.files and self.config["hooks"]["startContainer"]:
+            passed.update(self.files.fds)
+        if self.agent:
+            passed["receiver"] = self.agent.fileno()
+        held: "dict[str, int]" = {}
+        if self.plan.users:
+            from rundlet.life import idmounts
+
+            held = idmounts.hold(self.plan.users)
+            passed.update(held)
         executor = client.spawn(passed, self.options.preserve_fds)
+        for fd in held.values():
+            posix.close(fd)
+        if self.agent:
+            self.agent.close()  # the process has it now; while we held it the agent would not see it end
         self.undo.append(lambda: process.end(executor))
         process.interruptible()
         outside = executor.pid
-        if self.devices:
-            self._attach(executor, made.place)
+        if self.devices and not self.unit:
+            self._attach(executor, self.place)
         executor.pid = self._stage(executor, "outside").slots["child"]
         posix.waitpid(outside, 0)
         # only now: what the kernel sets aside for new namespaces is the runtime's to pay, and a limit of one process is met
-        cgroup_files.join(made.place, executor.pid, alone=True)
+        if self.unit:
+            self._unit(self.unit, record, executor.pid, need)
+        else:
+            cgroup_files.join(self.place, executor.pid, alone=True)
+        if self.rdt:
+            self._join_group(self.rdt, executor.pid)
         self._outside(executor)
         record["pid"] = executor.pid
         found = store.stat(executor.pid)
         record["start_time"] = found[1] if found else 0
         if not self.starts or any(self.config["hooks"].values()):
             container.write(record)  # else the process is nobody's who could outlive us, until it is let go
-        self._stage(executor, "inside")
+        late = bool(self.plan.stage("user namespace"))  # then the network namespace is made inside
+        if self.bundle.devices and not late:
+            self._devices(executor.pid)
+        self._inside(executor)
+        if self.bundle.devices and late:
+            self._devices(executor.pid)
+        if self.delegation and self.delegation.path and self.place.dirs:
+            from rundlet.cgroup import owner
+
+            owner.settle(self.place, self.delegation.path, executor.pid, self.delegation.root)
         self._hooks(record, executor)
         self._last(container, record, executor, self._stage(executor, "enter"))
 
     def _record(self, container: "Container") -> "Record":
         transition = self.plan.transition
-        return {
+        record: "Record" = {
             "version": store.VERSION, "ociVersion": self.config["ociVersion"], "id": self.options.id, "phase": "creating",
             "pid": 0, "start_time": 0,
             "bundle": self.path, "rootfs": self.bundle.rootfs, "created": log.stamp(), "owner": process.user_name(),
-            "annotations": self.config["annotations"], "cgroup": cgroup_place.dump(self.place),
+            "annotations": self.config["annotations"], "cgroup": cgroup_place.dump(self.place), "keyring": not self.options.no_new_keyring,
             "expect": {
                 "action": transition.action, "profile": transition.profile, "label": list(transition.expected), "nnp": self.plan.nnp,
                 "seccomp": self.plan.seccomp, "bounding": self.plan.capabilities,
             },
         }
+        if self.unit:
+            record["cgroup"] = []  # until it is known that no unit of somebody else's has the name
+        return record
+
+    def _limit(self, record: "Record", made: "Place") -> None:
+        """The container's cgroups are there: its limits are set, and its root is given what is its to manage."""
+        self.place = made
+        record["cgroup"] = cgroup_place.dump(made)
+        cgroup_files.apply(made, self.writes)
+        if self.delegation and self.delegation.owner is not None and made.dirs:
+            from rundlet.cgroup import owner
+
+            owner.give(made.dirs[-1], self.delegation.owner)
+
+    def _unit(self, unit: "Unit", record: "Record", pid: int, need: "set[str]") -> None:
+        """systemd makes the unit around the process; the rest as without it."""
+        process.uninterruptible()  # until it is known whether there is a unit of ours
+        job = unit.start(pid, self.writes)
+        record["systemd"] = unit.made()
+        process.interruptible()
+        self._limit(record, unit.enter(job, pid, need))
+        if self.devices:
+            other = client.spawn()  # the process itself is in namespaces already
+            try:
+                self._attach(other, self.place)
+            finally:
+                process.end(other)
 
     def _stage(self, executor: "Executor", name: str) -> "Reply":
         """Carries out a stage. A failed label step is told in AppArmor's terms."""
@@ -183,6 +330,19 @@ class Creation:
             process.check_pending(reply, self.plan.transition)
         return reply
 
+    def _inside(self, executor: "Executor") -> None:
+        """Carries out what is done inside, and has tmpfs filled in between where one is to begin with what the image has."""
+        if not self.plan.fills:
+            self._stage(executor, "inside")
+            return
+        from rundlet.life import copyup
+
+        steps = tuple(step for stage in self.plan.stages if stage.name == "inside" for step in stage.steps)
+        try:
+            copyup.run(executor, steps, iter(self.plan.fills))
+        except StepFailed as failed:
+            raise process.telling(failed, steps, self.plan.transition, self.facts) from None
+
     def _attach(self, executor: "Executor", at: "Place") -> None:
         there = cgroup_place.find(at, "devices")
         if there:
@@ -193,11 +353,39 @@ class Creation:
         linux, proc, pid = self.config["linux"], self.config["process"], executor.pid
         if self.plan.stage("user namespace"):
             self._stage(executor, "user namespace")
-        if linux["uidMappings"]:
-            process.write_maps(pid, linux["uidMappings"], linux["gidMappings"])
+        spaces = dict(self.plan.namespaces)
+        if "user" in spaces:
+            if spaces["user"] is None:  # one that is joined has its maps: those of the configuration tell what they are
+                from rundlet.life import idmaps
+
+                idmaps.write(pid, linux, self.facts)
             process.raise_limits(pid, proc["rlimits"])
         if proc["oomScoreAdj"] is not None:
             process.write_oom_score(pid, proc["oomScoreAdj"])
+
+    def _group(self, container: "Container", record: "Record", group: "Group") -> None:
+        """Makes the container's group of resctrl, where it is not there."""
+        from rundlet.life import rdt
+
+        asked = self.config["linux"]["intelRdt"]
+        assert asked
+        record["rdt"] = group
+        container.write(record)
+        self.undo.append(lambda: rdt.remove(group))
+        rdt.make(group, asked)
+
+    def _join_group(self, group: "Group", pid: int) -> None:
+        from rundlet.life import rdt
+
+        rdt.join(group, pid)
+
+    def _devices(self, pid: int) -> None:
+        """Moves network devices of the host into the container."""
+        from rundlet.life import netdevices
+
+        self.movers = movers = netdevices.Movers(self.plan, self.bundle.devices)
+        self.undo.append(movers.back)
+        movers.move(pid)
 
     def _hooks(self, record: "Record", executor: "Executor") -> None:
         """The hooks that run once the root filesystem is populated and before it is entered: config.md, "POSIX-platform Hooks"."""
@@ -207,10 +395,11 @@ class Creation:
         from rundlet.life import hooks
 
         self.told = record
+        assert self.files
         state = jsontext.dumps(store.state(record, "creating"))
-        hooks.run(asked["prestart"], "prestart", state)
-        hooks.run(asked["createRuntime"], "createRuntime", state)
-        hooks.run_inside(asked["createContainer"], "createContainer", state, executor.pid, [kind for kind, _ in self.plan.namespaces])
+        hooks.run(asked["prestart"], "prestart", state, self.files)
+        hooks.run(asked["createRuntime"], "createRuntime", state, self.files)
+        hooks.run_inside(asked["createContainer"], "createContainer", record, [kind for kind, _ in self.plan.namespaces], self.files)
 
     def _last(self, container: "Container", record: "Record", executor: "Executor", entered: "Reply") -> None:
         """Sends the last program, and writes down that there is a container, once the process says that it has it."""
@@ -219,9 +408,16 @@ class Creation:
         if process.give_home(executor, entered, proc):
             last = (*last[:-1], plan_process.execute(proc))
         if self.config["hooks"]["startContainer"]:
-            state = jsontext.dumps(store.state(record, "created"))
-            choices = order.Choices(choices.id, choices.no_pivot, choices.new_keyring, choices.stdio, choices.set_groups, state)
+            from rundlet.life import hooks
+
+            choices = choices.told(hooks.inner_state(record, "created"))
             last = order.last(self.config, self.filter, choices, apparmor.still(self.plan.transition, self.facts["apparmor"]["interface"]))
+        if self.plan.stage("scheduling"):
+            process.take_turns(self.plan.stage("scheduling"), executor.pid)
+        if self.agent:
+            from rundlet.life import agent
+
+            last = agent.telling(last, self.config, record, executor.pid, "creating")
         if self.starts:
             container.waiting = executor, tuple(step for step in last if step.kind != "wait")
         else:
@@ -229,6 +425,8 @@ class Creation:
             store.put(container.fd, "steps.json", jsontext.dumps(process.names_of(program)).encode("utf-8", "surrogateescape"))
             executor.receive(program)
         process.uninterruptible()
+        for receiver in self.receivers:
+            sockets.hand_out(receiver, executor.pid, b"standard")
         if self.options.pid_file:
             process.write_pid_file(self.options.pid_file, executor.pid)
             self.undo.append(lambda: posix.unlink(self.options.pid_file or ""))
@@ -236,4 +434,6 @@ class Creation:
         if not self.starts:
             container.write(record)
             executor.close()
+        if self.movers:
+            self.movers.close()
         self.undo.clear()

@@ -17,17 +17,25 @@ PATIENCE = 10.0  # seconds for killed processes to be gone; uninterruptible ones
 
 def main(options: "Options") -> int:
     """The verb."""
+    if options.regex:
+        from rundlet.life import matching
+
+        return matching.each(options, _one)
+    _one(options)
+    return 0
+
+
+def _one(options: "Options") -> None:
     try:
         container = store.find(options)
     except WrongState:
         if options.force:
-            return 0  # as the peers: what is asked for holds
+            return  # as the peers: what is asked for holds
         raise
     try:
         delete(container, options.force)
     finally:
         container.close()
-    return 0
 
 
 def delete(container: "Container", force: bool) -> None:
@@ -43,10 +51,18 @@ def delete(container: "Container", force: bool) -> None:
     at = place.load(record["cgroup"])
     now = store.status(record)
     if now not in ("stopped", "creating", "created") and not force:
-        raise WrongState(f"cannot delete container {record['id']}: it is {now}; stop it first, or give --force")
+        raise WrongState(f"cannot delete container {record['id']} that is not stopped: {now}; stop it first, or give --force")
     end(record, at)
+    if "systemd" in record:
+        from rundlet.life import systemd
+
+        systemd.stop(record["systemd"])
     if at.dirs:
         files.remove(at, PATIENCE)
+    if "rdt" in record:
+        from rundlet.life import rdt
+
+        rdt.remove(record["rdt"])
     _poststop(container, record)
     container.remove()
 

@@ -6,7 +6,7 @@ from posix import O_CLOEXEC, O_DIRECTORY, O_RDONLY
 from rundlet import host, kernel, log, spec
 from rundlet.cgroup import files as cgroup_files
 from rundlet.cgroup import place as cgroup_place
-from rundlet.errors import BadSpec, Fault, Refused, StepFailed, Usage, WrongState
+from rundlet.errors import BadSpec, Fault, StepFailed, Usage, WrongState
 from rundlet.executor import client
 from rundlet.life import create, observe, process, sockets, store
 from rundlet.plan import order
@@ -14,6 +14,8 @@ from rundlet.plan import process as plan_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
+
     from rundlet.executor.client import Executor
     from rundlet.life.console import Foreground
     from rundlet.life.foreground import Signals
@@ -32,13 +34,18 @@ def main(options: "Options") -> int:
         record = container.record
         now = store.status(record)
         if now == "paused" and not options.ignore_paused:
-            raise WrongState("cannot exec in a container that is paused; resume it first, or give --ignore-paused")
+            raise WrongState("cannot exec in a paused container (use --ignore-paused to override)")
         if now not in ("running", "created", "paused"):
-            raise WrongState(f"cannot exec in a container that is {now}: container not running")
+            raise WrongState(f"cannot exec in a {now} container: container not running")
         config = spec.load(container.config())[0]
+        if now == "paused":
+            container.unlock()  # what will be waited for is another command: resume
         proc = wanted(options, config)
+        options.preserve_fds = sockets.passed_on(options.preserve_fds, None)
         if proc["terminal"] and options.detach and not options.console_socket:
-            raise Fault("a terminal of a process that is not in the foreground needs --console-socket")
+            raise Fault("for the terminal of a process that is not in the foreground, use --console-socket")
+        if options.console_socket and not proc["terminal"]:
+            raise Fault("--console-socket is given, but the process has no terminal; give --tty, or leave it out")
         held = None
         console = -1
         if proc["terminal"] and options.console_socket:
@@ -75,7 +82,8 @@ def _wait(pid: int, signals: "Signals", front: "Foreground | None") -> int:
 def wanted(options: "Options", config: "Config") -> "Process":
     """The process asked for: --process, or the words of the command line over the container's own process.
 
-    What is not said is as the container has it: capabilities, limits, label, no_new_privs. Raises Usage and BadSpec.
+    What is not said is as the container has it: capabilities, limits, oom score, labels, CPUs, no_new_privs. A file says for itself how its
+    process is scheduled. Raises Usage and BadSpec.
     """
     if options.process:
         if options.args:
@@ -87,6 +95,11 @@ def wanted(options: "Options", config: "Config") -> "Process":
         proc, warnings = spec.load_process(text)
         for warning in warnings:
             log.warning(warning)
+        own = config["process"]
+        proc["capabilities"] = own["capabilities"] if proc["capabilities"] is None else proc["capabilities"]
+        proc["rlimits"] = proc["rlimits"] or own["rlimits"]
+        proc["oomScoreAdj"] = own["oomScoreAdj"] if proc["oomScoreAdj"] is None else proc["oomScoreAdj"]
+        proc["execCPUAffinity"] = proc["execCPUAffinity"] or own["execCPUAffinity"]
     else:
         if not options.args:
             raise Usage("exec needs a command, or --process FILE")
@@ -109,25 +122,25 @@ def _options(options: "Options", config: "Config", proc: "Process") -> None:
         proc["cwd"] = options.cwd
     if options.user:
         uid, gid = process.parse_user(options.user)
-        proc["user"] = {**proc["user"], "uid": uid, "gid": gid}
+        proc["user"] = {**proc["user"], "uid": uid, "gid": proc["user"]["gid"] if gid is None else gid}
     if options.additional_gids:
-        gids = [process.parse_user(gid)[0] for gid in options.additional_gids]
+        gids = [process.parse_group(gid) for gid in options.additional_gids]
         proc["user"] = {**proc["user"], "additionalGids": [*proc["user"]["additionalGids"], *gids]}
     if options.cap:
         proc["capabilities"] = _with(proc, options.cap)
     # an exec that says nothing of the label or of no_new_privs is held to what the container is held to
     proc["apparmorProfile"] = options.apparmor or proc["apparmorProfile"] or own["apparmorProfile"]
-    if options.process_label:
-        raise Refused("--process-label: SELinux labels are not supported", "leave it out, or use --apparmor")
+    proc["selinuxLabel"] = options.process_label or proc["selinuxLabel"] or own["selinuxLabel"]
     proc["noNewPrivileges"] = proc["noNewPrivileges"] or options.no_new_privs or own["noNewPrivileges"]
 
 
 def _with(proc: "Process", names: "list[str]") -> "Capabilities":
-    """The process's capabilities and those of --cap, in every set but the ambient one. Raises BadSpec for an unknown name."""
+    """The process's capabilities and those of --cap, in the bounding, effective and permitted set; unknown ones bring a warning."""
     sets = proc["capabilities"] or {"bounding": [], "effective": [], "permitted": [], "inheritable": [], "ambient": []}
     for name in names:
         if name not in kernel.CAPABILITIES:
-            raise BadSpec("--cap", f"{name} is no capability")
+            log.warning(f"--cap: {name} is no capability that is known, left out")
+    names = [name for name in names if name in kernel.CAPABILITIES]
 
     def more(have: "list[str]") -> "list[str]":
         return [*have, *(name for name in names if name not in have)]
@@ -143,25 +156,43 @@ def join(container: "Container", record: "Record", config: "Config", proc: "Proc
     facts = host.facts(proc["apparmorProfile"])
     in_user = any(space["type"] == "user" for space in config["linux"]["namespaces"])
     process.grantable(proc, facts, in_user)
+    process.attainable(proc["rlimits"], facts)
     transition = create.decide({**config, "process": proc}, facts)
     filter_ = process.seccomp_program(config)
-    choices = order.Choices("", False, False, process.stdio_to_give(proc))
+    keyring = record.get("keyring", False)
+    agent = process.seccomp_agent(config) if filter_ is not None else None
+    choices = order.Choices(
+        record["id"], False, keyring, process.stdio_to_give(proc), process.sets_groups(config, record["pid"]), notify=agent is not None,
+    )
+    receivers = sockets.receivers(options.pidfd_socket)
     at = cgroup_place.load(record["cgroup"])
     if options.cgroup:
-        at = cgroup_place.sub(at, options.cgroup)
+        from rundlet.cgroup import enter
+
+        at = enter.choose(at, options.cgroup)
     plan = order.execute(config, proc, transition, facts["apparmor"]["interface"], filter_, choices)
+    if facts["uid"]:
+        from rundlet.life import rootless
+
+        rootless.before_exec(record, proc)
     init, held = _hold(record, "mount" in dict(plan.namespaces))
     passed = {"init": init, **({"held": held} if held >= 0 else {}), **({"console": console} if console >= 0 else {})}
+    if agent:
+        passed["receiver"] = agent.fileno()
     try:
         executor = client.spawn(passed, options.preserve_fds)
     finally:
         posix.close(init)
+        if agent:
+            agent.close()
         if held >= 0:
             posix.close(held)
     try:
-        _carry_out(executor, plan, at, proc, facts, options)
+        _carry_out(executor, plan, at, record, proc, facts, options, receivers, config)
     except BaseException as first:
         try:
+            if options.ignore_paused:
+                _release(at, executor.pid)
             process.end(executor)
         except Fault as second:
             if isinstance(first, Fault):
@@ -183,7 +214,8 @@ def _hold(record: "Record", mount_namespace: bool) -> "tuple[int, int]":
 
 
 def _carry_out(
-    executor: "Executor", plan: "order.Plan", at: "cgroup_place.Place", proc: "Process", facts: "host.Facts", options: "Options",
+    executor: "Executor", plan: "order.Plan", at: "cgroup_place.Place", record: "Record", proc: "Process", facts: "host.Facts",
+    options: "Options", receivers: "list[socket]", config: "Config",
 ) -> None:
     outside = executor.pid
     steps = plan.stage("outside")
@@ -195,8 +227,12 @@ def _carry_out(
     executor.pid = reply.slots["child"]
     posix.waitpid(outside, 0)
     if at.dirs:
-        cgroup_files.join(at, executor.pid)
-    if proc["oomScoreAdj"] is not None:
+        _join_cgroup(at, record, executor.pid, options)
+    if "rdt" in record:
+        from rundlet.life import rdt
+
+        rdt.join(record["rdt"], executor.pid)
+    if proc["oomScoreAdj"] is not None and not facts["uid"]:
         process.write_oom_score(executor.pid, proc["oomScoreAdj"])
     if "user" in dict(plan.namespaces):
         process.raise_limits(executor.pid, proc["rlimits"])
@@ -206,12 +242,21 @@ def _carry_out(
     except StepFailed as failed:
         raise process.telling(failed, steps, plan.transition, facts) from None
     process.give_home(executor, reply, proc)
+    if plan.stage("scheduling"):
+        process.take_turns(plan.stage("scheduling"), executor.pid)
+    for receiver in receivers:
+        sockets.hand_out(receiver, executor.pid, b"setns")
     watch = observe.Watch(executor.pid)
     # before the program runs: whoever is told by it that it runs may look for the file
     if options.pid_file:
         process.write_pid_file(options.pid_file, executor.pid)
     try:
-        _go(executor, (*plan.stage("last")[:-1], plan_process.execute(proc)))
+        last = plan.stage("last")[:-1]
+        if "receiver" in executor.bind:
+            from rundlet.life import agent
+
+            last = agent.telling(last, config, record, executor.pid, "running")
+        _go(executor, (*last, plan_process.execute(proc)))
         watch.check({
             "action": plan.transition.action, "profile": plan.transition.profile, "label": list(plan.transition.expected), "nnp": plan.nnp,
             "seccomp": plan.seccomp, "bounding": plan.capabilities,
@@ -222,6 +267,32 @@ def _carry_out(
         raise
     finally:
         watch.close()
+
+
+def _join_cgroup(at: "cgroup_place.Place", record: "Record", pid: int, options: "Options") -> None:
+    try:
+        cgroup_files.join(at, pid)
+    except StepFailed as failed:
+        if "systemd" in record and not options.cgroup and failed.errno in (kernel.ERRNO["EACCES"], kernel.ERRNO["EPERM"]):
+            from rundlet.life import systemd
+
+            systemd.attach(record["systemd"], pid)
+            return
+        if options.cgroup or failed.errno != kernel.ERRNO["EBUSY"]:
+            raise
+        from rundlet.cgroup import enter
+
+        enter.beside(at, record["pid"], pid, failed)
+
+
+def _release(at: "cgroup_place.Place", pid: int) -> None:
+    """Of a process that waits frozen: sees to it that it can be killed."""
+    from rundlet.cgroup import tasks
+
+    try:
+        tasks.release(at, pid)
+    except StepFailed as failed:
+        log.warning(str(failed))  # then it dies when the container is resumed
 
 
 def _go(executor: "Executor", steps: "tuple[Step, ...]") -> None:

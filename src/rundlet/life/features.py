@@ -3,14 +3,18 @@
 import posix
 
 from rundlet import OCI_VERSION, __version__, host, jsontext, kernel
-from rundlet.errors import Fault
-from rundlet.plan import mounts, seccomp
+from rundlet.errors import Fault, StepFailed
+from rundlet.plan import mounts, seccomp, systemd
+from rundlet.plan.step import Call, Step
+from rundlet.spec import table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rundlet.options import Options
 
-HOOKS = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
+HOOKS = [kind for kind, *_ in table.HOOKS]
+EFAULT = 14
+UNSAFE = ["run.oci.", systemd.PREFIX]  # whoever may set these may change confinement: prefixes, as their last dot says
 
 
 def main(options: "Options") -> int:
@@ -23,37 +27,32 @@ def features() -> "dict[str, object]":
     """The document. What depends on the host is looked up: AppArmor as it is, controllers that are mounted, kinds of namespaces."""
     facts = host.facts()
     layout = facts["cgroup"]
+    options = mounts.words()
+    filters = _seccomp()
     versions = {"v1": (True, False), "hybrid": (True, True), "v2": (False, True), "none": (False, False)}[layout["layout"]]
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": OCI_VERSION,
         "hooks": HOOKS,
-        "mountOptions": mount_options(),
+        "mountOptions": options,
         "linux": {
             "namespaces": sorted(kind for kind in kernel.NAMESPACES if _has(kind)),
             "capabilities": _capabilities(),
             "cgroup": {
-                "v1": versions[0], "v2": versions[1], "systemd": False, "systemdUser": False,
+                "v1": versions[0], "v2": versions[1], "systemd": True, "systemdUser": True,
                 "rdma": "rdma" in layout["mounts"] or "rdma" in layout.get("controllers", ()),
             },
-            "seccomp": _seccomp(),
+            "seccomp": filters,
             "apparmor": {"enabled": facts["apparmor"]["state"] == "on"},
-            "selinux": {"enabled": False},
-            "intelRdt": {"enabled": False},
-            "memoryPolicy": {},
-            "mountExtensions": {"idmap": {"enabled": False}},
-            "netDevices": {"enabled": False},
+            "selinux": {"enabled": True},
+            "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
+            "memoryPolicy": {"modes": list(table.MEMORY_MODES), "flags": list(table.MEMORY_FLAGS)},
+            "mountExtensions": {"idmap": {"enabled": "idmap" in options}},
+            "netDevices": {"enabled": True},
         },
-        "annotations": {"io.github.rundlet.version": __version__},
-        "potentiallyUnsafeConfigAnnotations": [],
+        "annotations": {"io.github.rundlet.version": __version__, **_libseccomp(filters)},
+        "potentiallyUnsafeConfigAnnotations": UNSAFE,
     }
-
-
-def mount_options() -> "list[str]":
-    """Every mount option that is understood, the recursive ones too."""
-    words = {*mounts.ATTRIBUTES, *mounts.NOTHING, *mounts.SUPERBLOCK, *mounts.PROPAGATION}
-    words |= {"r" + word for word in mounts.PROPAGATION} | {"r" + word for word in mounts.ATTRIBUTES if "r" + word not in mounts.ATTRIBUTES}
-    return sorted(words)
 
 
 def _has(kind: str) -> bool:
@@ -85,14 +84,40 @@ def _seccomp() -> "dict[str, object]":
         posix.stat("/proc/sys/kernel/seccomp")
     except (Fault, ImportError, FileNotFoundError):
         return {"enabled": False}
-    from rundlet.spec import table
-
-    flags = sorted(flag for flag in seccomp.FLAGS if flag != "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV")
     return {
         "enabled": True,
-        "actions": sorted(action for action in table.ACTIONS if action != "SCMP_ACT_NOTIFY"),
+        "actions": sorted(table.ACTIONS),
         "operators": sorted(table.OPERATORS),
-        "archs": sorted(table.ARCHITECTURES),
+        "archs": sorted(compiler.known(table.ARCHITECTURES)),
         "knownFlags": sorted(seccomp.FLAGS),
-        "supportedFlags": flags,
+        "supportedFlags": _supported(),
     }
+
+
+def _supported() -> "list[str]":
+    """The flags of filters that this kernel takes: asked with no filter at all, it says EINVAL of the flag or EFAULT of the filter."""
+    from rundlet.executor import client
+
+    found = []
+    executor = client.spawn()
+    try:
+        for flag, number in sorted(seccomp.FLAGS.items()):
+            more = seccomp.NEW_LISTENER if number == seccomp.WAIT_KILLABLE_RECV else 0  # it takes that one, too
+            try:
+                executor.run([Step(f"ask for {flag}", Call("seccomp", seccomp.SECCOMP_SET_MODE_FILTER, number | more, 0))])
+            except StepFailed as failed:
+                if failed.errno == EFAULT:
+                    found.append(flag)
+    finally:
+        executor.close()
+        posix.waitpid(executor.pid, 0)
+    return found
+
+
+def _libseccomp(filters: "dict[str, object]") -> "dict[str, str]":
+    """The version of libseccomp under the name that runc gives it."""
+    if not filters["enabled"]:
+        return {}
+    from rundlet.seccomp import compile as compiler
+
+    return {"io.github.seccomp.libseccomp.version": compiler.VERSION}

@@ -8,6 +8,7 @@ from rundlet import kernel
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rundlet.life.console import Foreground
+    from rundlet.life.notify import Notify
 
 # not passed on: those that tell of us and not to us, and those that nobody can catch
 OURS = ("CHLD", "KILL", "STOP", "URG", "PIPE", "SEGV", "BUS", "ILL", "FPE", "TTIN", "TTOU")
@@ -47,10 +48,13 @@ class Signals:
         pthread_sigmask(SIG_SETMASK, self._before)
 
 
-def wait(pid: int, signals: Signals, terminal: "Foreground | None") -> int:
-    """Waits for a child to end, passing on every signal that came or comes; its exit status, or 128 + the signal that ended it."""
+def wait(pid: int, signals: Signals, terminal: "Foreground | None", notify: "Notify | None" = None) -> int:
+    """Waits for a child to end, passing on every signal that came or comes; its exit status, or 128 + the signal that ended it.
+
+    `notify`: what the container says of itself is passed on as well.
+    """
     try:
-        status = _through_terminal(pid, signals, terminal) if terminal else _alone(pid, signals)
+        status = _polling(pid, signals, terminal, notify) if terminal or notify else _alone(pid, signals)
     finally:
         signals.close()
     code = posix.waitstatus_to_exitcode(status)
@@ -74,7 +78,7 @@ def _note(number: int, frame: object) -> None:
     """The number arrives through the wakeup descriptor; a handler must be there for that."""
 
 
-def _through_terminal(pid: int, signals: Signals, terminal: "Foreground") -> int:
+def _polling(pid: int, signals: Signals, terminal: "Foreground | None", notify: "Notify | None") -> int:
     from select import POLLIN, poll
 
     noted = signals.noted()
@@ -82,20 +86,26 @@ def _through_terminal(pid: int, signals: Signals, terminal: "Foreground") -> int
     waiting = poll()
     waiting.register(pidfd, POLLIN)
     waiting.register(noted, POLLIN)
-    terminal.register(waiting)
+    if terminal:
+        terminal.register(waiting)
+    if notify:
+        waiting.register(notify, POLLIN)
     while True:
-        for fd, _ in waiting.poll():
+        # the end last: what was said before it is passed on
+        for fd, events in sorted(waiting.poll(), key=lambda event: event[0] == pidfd):
             if fd == noted:
                 for number in posix.read(noted, 256):
                     _pass_on(pidfd, number, terminal)
             elif fd == pidfd:
                 return posix.waitpid(pid, 0)[1]
-            else:
-                terminal.move(fd, waiting)
+            elif notify and fd == notify.fileno():
+                notify.move(posix.getpid())  # whoever started us waits for us
+            elif terminal:
+                terminal.move(fd, events, waiting)
 
 
-def _pass_on(pidfd: int, number: int, terminal: "Foreground") -> None:
-    if number == kernel.SIGNALS["WINCH"]:
+def _pass_on(pidfd: int, number: int, terminal: "Foreground | None") -> None:
+    if terminal and number == kernel.SIGNALS["WINCH"]:
         terminal.resize()
         return
     try:

@@ -1,72 +1,126 @@
 """Hooks: programs of the host that are told of a container's way, and may stop it. config.md, "POSIX-platform Hooks"."""
 
 import posix
-from _signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask
-from posix import MFD_CLOEXEC, POSIX_SPAWN_DUP2
+from _signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask, strsignal
+from _struct import unpack_from
+from posix import MFD_CLOEXEC, O_APPEND, O_CLOEXEC, O_CREAT, O_WRONLY, POSIX_SPAWN_DUP2
 from select import POLLIN, poll
 from time import monotonic, sleep
 
 from rundlet import jsontext, kernel, log
-from rundlet.errors import Fault, StepFailed
+from rundlet.errors import Fault, Refused, StepFailed
 from rundlet.life import store
 from rundlet.life.process import ENDING
 from rundlet.plan import hooks as plan_hooks
 from rundlet.plan import namespaces, process
+from rundlet.plan.step import Call, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rundlet.life.store import Record
     from rundlet.spec.types import Hook
 
 PIECE = 250  # milliseconds
-SAID = 1024  # so much of what a failed hook wrote is shown
 
 
-def run(hooks: "list[Hook]", kind: str, state: str) -> None:
+class Files:
+    """The files that annotations give to what hooks write, as crun has them; without one, the end of it is shown when the hook fails."""
+
+    def __init__(self, annotations: "Mapping[str, str]") -> None:
+        """Opens the files for appending; raises Refused for a relative path, Fault where one cannot be opened."""
+        self.fds: "dict[str, int]" = {}  # slot → descriptor
+        for slot, name in zip(plan_hooks.FILES, plan_hooks.ANNOTATIONS, strict=True):
+            path = annotations.get(name)
+            if path:
+                if path[0] != "/":
+                    raise Refused(f"/annotations/{name}: {path} is not an absolute path", "give it from the root on")
+                try:
+                    self.fds[slot] = posix.open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0o600)
+                except OSError as e:
+                    raise Fault(f"/annotations/{name}: cannot open {path}: {(e.strerror or '').lower()}") from None
+
+    @property
+    def slots(self) -> "tuple[str, str]":
+        """The names of the slots, "" where there is no file; for plan/hooks.run()."""
+        out, err = (slot if slot in self.fds else "" for slot in plan_hooks.FILES)
+        return out, err
+
+
+class Failed(Fault):
+    """A hook of the host's that ended otherwise than it should; `code` is its exit status, or 128 + the signal that ended it."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def run(hooks: "list[Hook]", kind: str, state: str, files: Files) -> None:
     """Runs hooks one after the other in the runtime's namespaces, `state` on stdin; raises Fault at the first that fails."""
     for number, hook in enumerate(hooks):
-        _run(hook, f"error running {kind} hook #{number}", state)
+        _run(hook, f"error running {kind} hook #{number}", state, files)
 
 
 def stopped(hooks: "list[Hook]", record: "Record") -> None:
     """Runs the poststop hooks: all of them, and a failure is only warned about (runtime.md, "Lifecycle", step 14)."""
     state = jsontext.dumps(store.state(record, "stopped"))
+    try:
+        files = Files(record["annotations"])
+    except Fault as fault:
+        log.warning(str(fault))
+        files = Files({})
     for number, hook in enumerate(hooks):
         try:
-            _run(hook, f"error running poststop hook #{number}", state)
+            _run(hook, f"error running poststop hook #{number}", state, files)
+        except Failed as failed:
+            # crun's words first, runc's behind them: people look for either
+            log.warning(f"poststop hook failed with exit code {failed.code}: {failed}", loud=True)
         except Fault as fault:
-            log.warning(str(fault))
+            log.warning(str(fault), loud=True)
 
 
-def run_inside(hooks: "list[Hook]", kind: str, state: str, pid: int, spaces: "list[str]") -> None:
+def inner_state(record: "Record", status: str) -> str:
+    """The state for hooks in the container's namespaces: they are told the pid as it is there (runtime.md, "State")."""
+    shown = store.state(record, status)
+    for line in store.read(f"/proc/{record['pid']}/status").splitlines():
+        if line.startswith(b"NSpid:"):
+            shown["pid"] = int(line.split()[-1])
+    return jsontext.dumps(shown)
+
+
+def run_inside(hooks: "list[Hook]", kind: str, record: "Record", spaces: "list[str]", files: Files) -> None:
     """Runs hooks, programs of the host still, in the container's namespaces: a helper of their own joins them.
 
-    The container's own process cannot be their parent: the label that it asked for would be spent on the hook.
+    The container's own process cannot be their parent: the label that it asked for would be spent on the hook. As with crun they begin
+    in the bundle; the root is populated and not entered yet. Without an environment of its own a hook has the runtime's.
     """
     if not hooks:
         return
     from rundlet.executor import client
 
+    state = inner_state(record, "creating")
+    env = [(name + b"=" + value).decode("utf-8", "surrogateescape") for name, value in posix.environ.items()]
     kinds = [kind for kind in kernel.NAMESPACES if kind in spaces]
-    init = posix.pidfd_open(pid)
-    said = posix.memfd_create("said", MFD_CLOEXEC)
+    init = posix.pidfd_open(record["pid"])
     try:
-        helper = client.spawn({"init": init, "said": said})
+        helper = client.spawn({"init": init, **files.fds})
     finally:
         posix.close(init)
     try:
         steps = [process.hide(), *([namespaces.join_container(kinds)] if kinds else [])]
+        # as the host's user, who is let through to it, and root of a user namespace perhaps not
+        steps.append(Step(f"go to {record['bundle']}", Call("chdir", record["bundle"]), kind="directory"))
         if "user" in kinds:
             steps.append(namespaces.become_root())
         helper.run(steps)
         helper.control.settimeout(PIECE / 1000)
         for number, hook in enumerate(hooks):
             try:
-                helper.run(plan_hooks.run(hook, f"{kind} hook #{number}", state, True))
+                helper.run(plan_hooks.run(hook, f"{kind} hook #{number}", state, env, files.slots))
             except StepFailed as failed:
-                raise Fault(f"{failed}{_tail(said)}") from None
+                raise told(failed) from None
     finally:
-        posix.close(said)
         helper.close()
         _end(helper.pid)
 
@@ -86,35 +140,53 @@ def _end(pid: int) -> None:
         sleep(0.001)
 
 
-def _run(hook: "Hook", what: str, state: str) -> None:
-    stdin = _file(state.encode())
-    said = posix.memfd_create("said", MFD_CLOEXEC)
-    env = dict(entry.partition("=")[::2] for entry in hook["env"] or ())
-    actions = [(POSIX_SPAWN_DUP2, stdin, 0), (POSIX_SPAWN_DUP2, said, 1), (POSIX_SPAWN_DUP2, said, 2)]
+def told(failed: StepFailed) -> Fault:
+    """What became of a hook that was run by steps, in the words of runc. What the reply says is only the container's word."""
+    start, _, hint = failed.message.removeprefix(failed.step).partition(": ")
+    start = failed.step.partition(":")[0]
+    if failed.call != "check":
+        return failed
+    answer, status = (failed.outs[out.name].ljust(16, b"\0") for out in (plan_hooks.ANSWER, plan_hooks.STATUS))
+    if failed.errno == plan_hooks.EXEC:
+        return Fault(f"{start}: {hint}: {posix.strerror(unpack_from('=I', answer, 8)[0] & 0xFFF).lower()}")
+    how = hint if failed.errno == plan_hooks.LATE else _how(unpack_from("=H", status)[0])
+    written = [failed.outs[out.name].rstrip(b"\0") for out in plan_hooks.WRITTEN if out.name in failed.outs]
+    return Fault(f"{start}: {how}{_written(written)}")
+
+
+def _run(hook: "Hook", what: str, state: str, files: Files) -> None:
+    stdin = _file(state.encode("utf-8", "surrogateescape"))
+    said = [files.fds[slot] if slot in files.fds else posix.memfd_create("said", MFD_CLOEXEC) for slot in plan_hooks.FILES]
+    kept = [fd for fd in said if fd not in files.fds.values()]
+    # one without an environment of its own has ours, as with the peers; an empty one is empty
+    env = posix.environ if hook["env"] is None else dict(entry.partition("=")[::2] for entry in hook["env"])
+    actions = [(POSIX_SPAWN_DUP2, stdin, 0), (POSIX_SPAWN_DUP2, said[0], 1), (POSIX_SPAWN_DUP2, said[1], 2)]
     # whoever stops us between the start of the hook and the wait for it must not lose it
     before = pthread_sigmask(SIG_BLOCK, ENDING)
     try:
         try:
-            pid = posix.posix_spawn(hook["path"], hook["args"], env, file_actions=actions, setsigmask=[])
+            # a group of its own, to be killed with whatever it has started
+            pid = posix.posix_spawn(hook["path"], hook["args"], env, file_actions=actions, setpgroup=0, setsigmask=[])
         except OSError as e:
             raise Fault(f"{what}: cannot execute {hook['path']}: {(e.strerror or '').lower()}") from None
         try:
             pthread_sigmask(SIG_SETMASK, before)
-            if not _ends(pid, hook["timeout"]):
-                raise Fault(f"{what}: {hook['path']} was killed: not done after {hook['timeout']} seconds")
+            late = not _ends(pid, hook["timeout"])
+            if late:
+                posix.kill(-pid, kernel.SIGKILL)
             status = posix.waitpid(pid, 0)[1]
         except BaseException:
-            posix.kill(pid, kernel.SIGKILL)
+            posix.kill(-pid, kernel.SIGKILL)
             posix.waitpid(pid, 0)
             raise
-        if status:
+        if late or status:
+            how = f"hook ran past specified timeout of {hook['timeout']:.1f}s" if late else _how(status)
             code = posix.waitstatus_to_exitcode(status)
-            how = f"exit status {code}" if code >= 0 else f"killed by signal {-code}"
-            raise Fault(f"{what}: {hook['path']}: {how}{_tail(said)}")
+            raise Failed(f"{what}: {how}{_written([_tail(fd) for fd in kept])}", code if code >= 0 else 128 - code)
     finally:
         pthread_sigmask(SIG_SETMASK, before)
-        posix.close(stdin)
-        posix.close(said)
+        for fd in (stdin, *kept):
+            posix.close(fd)
 
 
 def _file(text: bytes) -> int:
@@ -142,7 +214,24 @@ def _ends(pid: int, seconds: "int | None") -> bool:
         posix.close(pidfd)
 
 
-def _tail(fd: int) -> str:
-    size = posix.lseek(fd, 0, 2)
-    text = posix.pread(fd, SAID, max(0, size - SAID)).decode("utf-8", "replace").strip()
-    return ", output: " + " | ".join(text.splitlines()) if text else ""
+def _how(status: int) -> str:
+    """How a hook ended, from the status that wait(2) gives, in the words of Go's os.ProcessState, which runc prints."""
+    number = status & 0x7F
+    if number == 0:
+        return f"exit status {status >> 8 & 0xFF}"
+    return f"signal: {(strsignal(number) or str(number)).lower() if number < 65 else number}{' (core dumped)' if status & 0x80 else ''}"
+
+
+def _tail(fd: int) -> bytes:
+    return posix.pread(fd, plan_hooks.SAID, max(0, posix.lseek(fd, 0, 2) - plan_hooks.SAID))
+
+
+def _written(texts: "list[bytes]") -> str:
+    """What a hook wrote to stdout and stderr, on one line; nothing where it went to files."""
+    if len(texts) < 2:
+        return "".join(_line("output", text) for text in texts)
+    return _line("stdout", texts[0]) + _line("stderr", texts[1])
+
+
+def _line(name: str, text: bytes) -> str:
+    return f", {name}: " + " | ".join(text.decode("utf-8", "replace").strip().splitlines())

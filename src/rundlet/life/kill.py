@@ -16,20 +16,29 @@ if TYPE_CHECKING:
 def main(options: "Options") -> int:
     """The verb."""
     number = signal_number(options.args[0]) if options.args else kernel.SIGTERM
+    if options.regex:
+        from rundlet.life import matching
+
+        return matching.each(options, lambda one: _kill(one, number))
+    _kill(options, number)
+    return 0
+
+
+def _kill(options: "Options", number: int) -> None:
     container = store.find(options)
     try:
         record = container.record
         at = place.load(record["cgroup"])
         if options.all:
-            # of a container without a PID namespace processes may be left when the first has ended
-            if not store.alive(record) and not (at.dirs and tasks.pids(at)):
-                raise WrongState("container not running")
-            everyone(record, at, number)
+            # of a container without a PID namespace processes may be left when the first has ended; where none is, that is no fault: runc
+            if store.alive(record) or (at.dirs and tasks.pids(at)):
+                everyone(record, at, number)
         else:
             _one(record, number)
+            if number == kernel.SIGKILL:
+                tasks.let_die(at)
     finally:
         container.close()
-    return 0
 
 
 def _one(record: "Record", number: int) -> None:

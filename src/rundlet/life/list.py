@@ -1,6 +1,7 @@
 """rundlet list: all containers of the root, as a table, as ids or as JSON."""
 
 import sys
+from fcntl import LOCK_EX, LOCK_NB, flock
 
 from rundlet import jsontext, log
 from rundlet.errors import Fault, WrongState
@@ -20,10 +21,14 @@ def main(options: "Options") -> int:
     for name in store.names(top):
         try:
             container = store.find_in(top, name, lock=False)
-            container.close()
-            record = container.record
+            try:
+                if not container.complete and not container.damaged and _idle(container.fd):
+                    log.warning(f"container {name} was never completed; remove it with delete --force")
+                record = container.record
+            finally:
+                container.close()
         except WrongState:
-            continue  # removed meanwhile, or being made
+            continue  # removed meanwhile, or being made, or what there is to say of it was said
         except Fault as fault:
             log.warning(str(fault))
             continue
@@ -39,3 +44,12 @@ def main(options: "Options") -> int:
         text = "".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n" for line in table)
     sys.stdout.write(text)
     return 0
+
+
+def _idle(fd: int) -> bool:
+    """Whether no command is busy with the container whose folder this is."""
+    try:
+        flock(fd, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

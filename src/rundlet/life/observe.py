@@ -62,9 +62,9 @@ def verify(folder: int, pid: int, expect: "Expect | None") -> None:
 
 def _wait_for_credentials(folder: int) -> None:
     """An exec closes descriptors a moment before it commits the new credentials, all of it under exec_update_lock; opening
-    `auxv` takes that lock (fs/exec.c begin_new_exec, kernel/fork.c mm_access), whether or not we may then read it."""
+    `maps`, as everybody may try, takes that lock (fs/exec.c begin_new_exec, kernel/fork.c mm_access), whether or not we may read it."""
     try:
-        posix.close(posix.open("auxv", O_RDONLY | O_CLOEXEC, dir_fd=folder))
+        posix.close(posix.open("maps", O_RDONLY | O_CLOEXEC, dir_fd=folder))
     except OSError:
         pass
 

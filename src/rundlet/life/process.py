@@ -25,11 +25,13 @@ from rundlet.plan import process as plan_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
+
     from rundlet.executor.client import Executor
     from rundlet.executor.program import Program, Reply
     from rundlet.host import Facts
     from rundlet.plan.step import Step
-    from rundlet.spec.types import Config, IDMapping, Process, Rlimit
+    from rundlet.spec.types import Config, Process, Rlimit
 
 LONG_PASSWD = 32768  # so much of an image's passwd file is read
 
@@ -74,16 +76,34 @@ def end(executor: "Executor") -> None:
 
 def seccomp_program(config: "Config") -> "bytes | None":
     """The compiled filter of the configuration, from the cache where it is known; None when none is asked for."""
-    section = config["linux"]["seccomp"]
+    section, annotations = config["linux"]["seccomp"], config["annotations"]
+    if "run.oci.seccomp_bpf_data" in annotations:  # plan/seccomp.py names it, which is not imported without a filter
+        from rundlet.plan import seccomp
+
+        return seccomp.given(annotations)
     if section is None:
         return None
     from rundlet.seccomp import cache
 
     warnings: "list[str]" = []
-    program = cache.program(section, _cache_folder(), warnings)
+    strict = annotations.get("run.oci.seccomp_fail_unknown_syscall", "0") != "0"
+    program = cache.program(section, _cache_folder(), warnings, strict)
     for warning in warnings:
         log.warning(warning)
     return program
+
+
+def seccomp_agent(config: "Config") -> "socket | None":
+    """A connection to the agent that the filter's listener is for; None where none is wanted. Raises Fault when nobody listens."""
+    section, annotations = config["linux"]["seccomp"], config["annotations"]
+    if not (
+        (section and any(rule["action"] == "SCMP_ACT_NOTIFY" for rule in section["syscalls"]))
+        or b"RUN_OCI_SECCOMP_RECEIVER" in posix.environ or any(name[:15] == "run.oci.seccomp" for name in annotations)
+    ):
+        return None  # without loading a module for the answer
+    from rundlet.life import agent
+
+    return agent.connect(config)
 
 
 def _cache_folder() -> str:
@@ -117,6 +137,49 @@ def grantable(proc: "Process", facts: "Facts", user_namespace: bool) -> None:
             sets[kind] = [name for name in names if name in have]
 
 
+def attainable(limits: "list[Rlimit]", facts: "Facts") -> None:
+    """Raises Refused for a hard limit above the runtime's own where the runtime may not raise it.
+
+    That takes CAP_SYS_RESOURCE of the host: what a user namespace gives does not count, getrlimit(2).
+    """
+    if not limits or ("CAP_SYS_RESOURCE" in facts["caps"]["effective"] and not facts["user_namespace"]):
+        return
+    import resource
+
+    for index, limit in enumerate(limits):
+        most = resource.getrlimit(kernel.RLIMITS[limit["type"]])[1]
+        if most != resource.RLIM_INFINITY and limit["hard"] > most:
+            raise Refused(
+                f"/process/rlimits/{index}/hard: raising {limit['type']} from the runtime's own {most} to {plan_process.amount(limit['hard'])}: "
+                "operation not permitted without CAP_SYS_RESOURCE", "ask for no more, or raise the limit of whatever starts the runtime",
+            )
+
+
+def sets_groups(config: "Config", pid: int = 0) -> bool:
+    """Whether the process's groups are set, or the caller's are kept: run.oci.keep_original_groups, for groups that no id map holds.
+
+    Nor are they set where the user namespace of process `pid` of the container forbids it: proc_pid_setgroups(5).
+    """
+    if config["annotations"].get("run.oci.keep_original_groups", "0") != "0":
+        return False
+    try:
+        return not pid or store.read(f"/proc/{pid}/setgroups").strip() != b"deny"
+    except OSError:
+        return True  # it has ended, which others tell better
+
+
+def take_turns(steps: "tuple[Step, ...]", pid: int) -> None:
+    """Carries out, as a process of the host, what a user namespace keeps process `pid` from asking for itself."""
+    from rundlet.executor import client
+
+    helper = client.spawn()
+    helper.bind["process"] = pid
+    try:
+        helper.run(steps)
+    finally:
+        end(helper)
+
+
 def stdio_to_give(proc: "Process") -> "tuple[int, ...]":
     """Of stdin, stdout and stderr those to give to a user that is not root: pipes, files and sockets, never a device of the host."""
     if proc["user"]["uid"] == 0 or proc["terminal"]:
@@ -139,18 +202,29 @@ def telling(failed: StepFailed, steps: "tuple[Step, ...]", transition: "apparmor
         return Refused(apparmor.write_failed(transition, facts, failed.errno, failed.call))
     if kind in ("program", "exec"):
         return not_executable(failed, step.what.rpartition(" ")[2] if kind == "program" and step else "")
+    if kind == "clone" or facts["uid"] or facts["user_namespace"]:
+        from rundlet.life import rootless
+
+        return rootless.told(failed, kind, facts)
     return failed
 
 
 def not_executable(failed: StepFailed, name: str = "") -> Fault:
-    """A program that cannot be executed, in the words that engines look for, with the exit status that shells use."""
+    """A program that cannot be executed, in the words that engines look for, with the exit status that shells use.
+
+    Without a `name` it had been found before: if the kernel then says that there is no such file, it means the interpreter. execve(2)
+    """
+    found = not name
     name = name or failed.step.partition("execute ")[2].partition(" ")[0]
     if failed.errno in (kernel.ERRNO["ENOENT"], kernel.ERRNO["ENOTDIR"]):
-        words = "executable file not found in $PATH" if "/" not in name else "no such file or directory"
+        words = "executable file not found in $PATH" if "/" not in name and not found else "no such file or directory"
+        words += ": is the interpreter or loader that it names missing?" if found else ""
         fault = Fault(f'exec: "{name}": {words}')
         fault.status = 127
     else:
         why = posix.strerror(failed.errno)
+        if failed.errno == kernel.ERRNO["EISDIR"]:
+            why = "permission denied: is a directory"  # Podman knows the first words, Docker the others
         fault = Fault(f'exec: "{name}": {why[:1].lower()}{why[1:]}')
         fault.status = 126
     return fault
@@ -168,18 +242,11 @@ def check_pending(reply: "Reply", transition: "apparmor.Transition") -> None:
         )
 
 
-def write_maps(pid: int, uids: "list[IDMapping]", gids: "list[IDMapping]") -> None:
-    """Writes the id maps of a new user namespace: user_namespaces(7)."""
-    for name, maps in (("uid_map", uids), ("gid_map", gids)):
-        text = "".join(f"{m['containerID']} {m['hostID']} {m['size']}\n" for m in maps)
-        _write(f"/proc/{pid}/{name}", text, f"write the {name.replace('_', ' ')} {'; '.join(text.splitlines())}")
-
-
 def write_oom_score(pid: int, score: int) -> None:
     """Sets oom_score_adj; one that holds already is not written, since the kernel refuses even that to some: proc(5)."""
     path = f"/proc/{pid}/oom_score_adj"
     if int(store.read(path)) != score:
-        _write(path, str(score), f"set oom_score_adj to {score}", "lowering it takes CAP_SYS_RESOURCE; raise /process/oomScoreAdj")
+        write_file(path, str(score), f"set oom_score_adj to {score}", "lowering it takes CAP_SYS_RESOURCE; raise /process/oomScoreAdj")
 
 
 def raise_limits(pid: int, limits: "list[Rlimit]") -> None:
@@ -199,15 +266,19 @@ def raise_limits(pid: int, limits: "list[Rlimit]") -> None:
                 raise Fault(f"limit {limit['type']}: raising the hard limit to {new}: {e}; it takes CAP_SYS_RESOURCE") from None
 
 
-def _write(path: str, text: str, what: str, hint: str = "") -> None:
-    fd = posix.open(path, O_WRONLY | O_CLOEXEC)
+def write_file(path: str, text: str, what: str, hint: str = "") -> None:
+    """Writes a file of proc at once, as the kernel wants it. Raises StepFailed: `what` was being done, and perhaps a `hint`."""
+    fd = -1
     try:
+        fd = posix.open(path, O_WRONLY | O_CLOEXEC)
         posix.write(fd, text.encode())
     except OSError as e:
-        why = (e.strerror or "").lower()
-        raise StepFailed(what, "write", e.errno or 0, f"{what}: write to {path}: {why}", (hint,) if hint else ()) from None
+        call, why = "write" if fd >= 0 else "open", (e.strerror or "").lower()
+        message = f"{what}: {'write to' if fd >= 0 else call} {path}: {why}"
+        raise StepFailed(what, call, e.errno or 0, message, (hint,) if hint else ()) from None
     finally:
-        posix.close(fd)
+        if fd >= 0:
+            posix.close(fd)
 
 
 def give_home(executor: "Executor", reply: "Reply", proc: "Process") -> bool:
@@ -221,8 +292,9 @@ def give_home(executor: "Executor", reply: "Reply", proc: "Process") -> bool:
     return True
 
 
-def names_of(program: "Program") -> "tuple[list[list[str]], list[tuple[int, str]]]":
-    """Steps (what, kind, hint) and calls (index of the step, name) of a program, for a later command to name the one that failed."""
+def names_of(program: "Program") -> "tuple[list[list[str]], list[tuple[int, str]], dict[str, tuple[int, int]]]":
+    """Of a program, for a later command to tell what failed: steps (what, kind, hint), calls (index of the step, name), and where in
+    a reply the returned buffers are (offset, size)."""
     whats: "list[list[str]]" = []
     index: "dict[int, int]" = {}
     ops: "list[tuple[int, str]]" = []
@@ -231,7 +303,7 @@ def names_of(program: "Program") -> "tuple[list[list[str]], list[tuple[int, str]
             index[id(step)] = len(whats)
             whats.append([step.what, step.kind, step.hint])
         ops.append((index[id(step)], call.name))
-    return whats, ops
+    return whats, ops, program.outs
 
 
 def write_pid_file(path: str, pid: int) -> None:
@@ -259,9 +331,20 @@ def user_name() -> str:
         return str(uid)
 
 
-def parse_user(text: str) -> "tuple[int, int]":
-    """UID or UID:GID in numbers; the group is 0 when it is not given. Raises BadSpec."""
+def parse_user(text: str) -> "tuple[int, int | None]":
+    """UID or UID:GID in numbers; None for a group that is not given. Raises BadSpec."""
     uid, colon, gid = text.partition(":")
-    if not uid.isdigit() or (colon and not gid.isdigit()) or int(uid) > 0xFFFFFFFE or int(gid or 0) > 0xFFFFFFFE:
+    if not _is_id(uid) or (colon and not _is_id(gid)):
         raise BadSpec("--user", f'must be UID or UID:GID in numbers, not "{text}"')
-    return int(uid), int(gid or 0)
+    return int(uid), int(gid) if colon else None
+
+
+def parse_group(text: str) -> int:
+    """GID in numbers. Raises BadSpec."""
+    if not _is_id(text):
+        raise BadSpec("--additional-gids", f'must be a GID in numbers, not "{text}"')
+    return int(text)
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= 0xFFFFFFFE

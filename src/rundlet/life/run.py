@@ -9,6 +9,7 @@ from rundlet.life import bundle, create, delete, foreground, process, sockets, s
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rundlet.life.console import Foreground
+    from rundlet.life.notify import Notify
     from rundlet.options import Options
 
 
@@ -17,28 +18,29 @@ def main(options: "Options") -> int:
     path = bundle.folder(options)
     config, text = create.load(options)
     terminal = config["process"]["terminal"]
-    if options.console_socket and not (terminal and options.detach):
-        raise Fault("--console-socket is for --detach and process.terminal true")
+    if options.console_socket and not terminal:
+        raise Fault("--console-socket is given, but process.terminal is false")
     if terminal and options.detach and not options.console_socket:
-        raise Fault("process.terminal is true, and a container that is not in the foreground needs --console-socket")
+        raise Fault("process.terminal is true: for a container that is not in the foreground, use --console-socket")
     front = None
     console = -1
     held = None
-    if terminal and not options.detach:
+    if terminal and not options.console_socket:
         from rundlet.life.console import Foreground
 
         front = Foreground()
         console = front.socket
         config["process"]["consoleSize"] = config["process"]["consoleSize"] or front.size()
     elif terminal:
-        held = sockets.connect(options.console_socket or "", "console socket")
+        held = sockets.connect(options.console_socket or "", "console socket")  # in the foreground, too, as crun has it
         console = held.fileno()
     container = create.Creation(options, config, text, path, console, True).build()
-    signals = None
+    signals = told = None
     try:
         pid = container.record["pid"]
         try:
             process.interruptible()
+            told = start.notified(container)
             if not options.detach:
                 signals = foreground.Signals()
             if front:
@@ -53,12 +55,18 @@ def main(options: "Options") -> int:
             raise
     finally:
         container.close()
-    return _wait(options, pid, signals, front) if signals else 0
+    if signals:
+        return _wait(options, pid, signals, front, told)
+    if told:
+        told.ready(pid)
+    return 0
 
 
-def _wait(options: "Options", pid: int, signals: "foreground.Signals", front: "Foreground | None") -> int:
+def _wait(
+    options: "Options", pid: int, signals: "foreground.Signals", front: "Foreground | None", told: "Notify | None",
+) -> int:
     try:
-        status = foreground.wait(pid, signals, front)
+        status = foreground.wait(pid, signals, front, told)
     finally:
         if front:
             front.restore()

@@ -1,5 +1,6 @@
 """rundlet start: lets the waiting process go, and looks whether what then runs is confined as it was decided."""
 
+import posix
 from _socket import socket
 
 from rundlet import jsontext
@@ -11,6 +12,7 @@ from rundlet.plan.step import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rundlet.life.notify import Notify
     from rundlet.life.store import Container, Record
     from rundlet.options import Options
 
@@ -19,10 +21,22 @@ def main(options: "Options") -> int:
     """The verb."""
     container = store.find(options)
     try:
+        told = notified(container)
         start(container)
     finally:
         container.close()
+    if told:  # without the lock: other commands need not wait for the container to be ready
+        told.ready(container.record["pid"])
     return 0
+
+
+def notified(container: "Container") -> "Notify | None":
+    """What the container can tell the caller through that it is ready, where the caller wants to know: NOTIFY_SOCKET."""
+    if not posix.environ.get(b"NOTIFY_SOCKET"):
+        return None
+    from rundlet.life import notify
+
+    return notify.listen(container)
 
 
 def start(container: "Container") -> None:
@@ -30,9 +44,10 @@ def start(container: "Container") -> None:
     record = container.record
     if not container.waiting:
         now = store.status(record)
+        if now == "paused" and record["phase"] == "created":
+            raise WrongState("cannot start a container whose cgroup is frozen; thaw it first")
         if now != "created":
             raise WrongState(f"cannot start a container that is {now}")
-        _refuse_frozen(record)
     watch = observe.Watch(record["pid"])
     try:
         if container.waiting:
@@ -57,13 +72,6 @@ def start(container: "Container") -> None:
 def _running(container: "Container", record: "Record") -> None:
     record["phase"] = "running"
     container.write(record)
-
-
-def _refuse_frozen(record: "Record") -> None:
-    from rundlet.cgroup import place, tasks
-
-    if tasks.frozen(place.load(record["cgroup"])):
-        raise WrongState("cannot start a container whose cgroup is frozen; thaw it first")
 
 
 def _release(container: "Container", record: "Record") -> None:
@@ -92,16 +100,21 @@ def _ended(control: socket) -> bool:
 def _fault_of(container: "Container", control: socket) -> "tuple[Fault, str]":
     """What the waiting process answered instead of becoming the program, and the kind of the step that failed."""
     raw = read_reply(control)
-    _, at, error, _, _, _ = REPLY.unpack_from(raw)
+    _, at, error, count, _, _ = REPLY.unpack_from(raw)
     if container.last:
-        whats, ops = process.names_of(container.last)
+        whats, ops, outs = process.names_of(container.last)
     else:
-        whats, ops = jsontext.loads(store.read(container.folder + "/steps.json"), "steps.json")  # type: ignore[misc]
+        whats, ops, outs = jsontext.loads(store.read(container.folder + "/steps.json"), "steps.json")  # type: ignore[misc]
     if not 0 < error < 4096 or at >= len(ops):
         return Fault("the container's first process answered with something that is no reply"), ""
     index, call = ops[at]
     what, kind, hint = whats[index]
     failed = failure(Step(what, kind=kind, hint=hint), call, error)
+    if kind == "hook":
+        from rundlet.life import hooks
+
+        failed.outs = {name: raw[REPLY.size + 8 * count + offset :][:size] for name, (offset, size) in outs.items()}
+        return hooks.told(failed), kind
     return process.not_executable(failed) if kind == "exec" else failed, kind
 
 
@@ -123,7 +136,7 @@ def _poststart(container: "Container", record: "Record") -> None:
     from rundlet import spec
     from rundlet.life import hooks
 
-    config = spec.load(text)[0]
-    hooks.run(config["hooks"]["poststart"], "poststart", jsontext.dumps(store.state(record, "running")))
+    asked = spec.load(text)[0]["hooks"]["poststart"]
+    hooks.run(asked, "poststart", jsontext.dumps(store.state(record, "running")), hooks.Files(record["annotations"]))
 
 

@@ -7,7 +7,7 @@
 """
 
 import posix
-from fcntl import LOCK_EX, LOCK_NB, flock
+from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from posix import O_CLOEXEC, O_CREAT, O_DIRECTORY, O_RDONLY, O_TRUNC, O_WRONLY
 
 from rundlet import jsontext, log
@@ -15,10 +15,12 @@ from rundlet.errors import BadSpec, Fault, Usage, WrongState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypedDict
+    from typing import NotRequired, TypedDict
 
     from rundlet.executor.client import Executor
     from rundlet.executor.program import Program
+    from rundlet.life.rdt import Group
+    from rundlet.life.systemd import Made
     from rundlet.options import Options
     from rundlet.plan.step import Step
 
@@ -48,6 +50,9 @@ if TYPE_CHECKING:
         annotations: dict[str, str]
         cgroup: list[list[object]]
         expect: Expect | None
+        keyring: NotRequired[bool]  # whether the container has a session keyring of its own
+        rdt: NotRequired[Group]  # its group of resctrl
+        systemd: NotRequired[Made]  # the unit, where systemd made the cgroup
 
 
 LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.:@")
@@ -56,15 +61,39 @@ PIECE = 1 << 16  # what is read at once: more would be mapped and unmapped each 
 
 
 def root(options: "Options") -> str:
-    """The folder of all containers: --root, else /run/rundlet, else below XDG_RUNTIME_DIR for users that are not root."""
+    """The folder of all containers: --root, else /run/rundlet, else for a user $XDG_RUNTIME_DIR/rundlet, /run/user/UID/rundlet or
+    /tmp/rundlet-UID, whichever there is.
+
+    An engine run by a user calls as root of a user namespace: then it is that user's folder, unless USER says root, as in a system
+    container, which has a /run of its own; runc has the same rule. Raises Fault for a folder in /tmp that another user made.
+    """
     if options.root:
         return absolute(options.root)
-    if posix.geteuid() == 0:
-        return "/run/rundlet"
+    uid = posix.geteuid()
     runtime = posix.environ.get(b"XDG_RUNTIME_DIR", b"").decode("utf-8", "surrogateescape")
-    if not runtime:
-        raise Fault("XDG_RUNTIME_DIR is not set, so there is no folder for containers; set it, or give --root DIR")
-    return runtime + "/rundlet"
+    if uid == 0:
+        if not runtime or posix.environ.get(b"USER") == b"root":
+            return "/run/rundlet"
+        from rundlet.host import user_namespace
+
+        return runtime + "/rundlet" if user_namespace() else "/run/rundlet"
+    if runtime:
+        return runtime + "/rundlet"
+    if posix.access(f"/run/user/{uid}", posix.W_OK):
+        return f"/run/user/{uid}/rundlet"
+    return _in_tmp(f"/tmp/rundlet-{uid}", uid)
+
+
+def _in_tmp(path: str, uid: int) -> str:
+    """The folder, made if it is not there; everybody may make things in /tmp, so it has to be the user's, and closed to others."""
+    try:
+        posix.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    found = posix.lstat(path)
+    if found.st_uid != uid or found.st_mode & 0o170077 != 0o040000:
+        raise Fault(f"{path} is not a folder of user {uid} alone; set XDG_RUNTIME_DIR, or give --root DIR")
+    return path
 
 
 def absolute(path: str) -> str:
@@ -118,6 +147,10 @@ class Container:
         """Whether its folder has not been removed meanwhile."""
         return posix.fstat(self.fd).st_nlink > 0
 
+    def unlock(self) -> None:
+        """Lets other commands at the container, such as the one that this command waits for."""
+        flock(self.fd, LOCK_UN)
+
     def close(self) -> None:
         """Lets go of the lock."""
         posix.close(self.fd)
@@ -125,6 +158,11 @@ class Container:
     def remove(self) -> None:
         """Removes the folder; the state last, so that what is cut off here can be removed again."""
         names = posix.listdir(self.folder)
+        if "notify" in names:
+            names.remove("notify")
+            for name in posix.listdir(self.folder + "/notify"):
+                posix.unlink(f"{self.folder}/notify/{name}")
+            posix.rmdir(self.folder + "/notify")
         for name in sorted(names, key=lambda name: name == "state.json"):
             posix.unlink(f"{self.folder}/{name}")
         posix.rmdir(self.folder)
@@ -262,11 +300,12 @@ def status(record: "Record") -> str:
     """creating, created, running, paused or stopped: what the kernel says of the process, whatever the record believes."""
     if not alive(record):
         return "creating" if record["phase"] == "creating" and not record["pid"] else "stopped"
-    if record["phase"] != "running" and _waits(record):
-        return record["phase"]
+    waits = record["phase"] != "running" and _waits(record)
+    if record["phase"] == "creating" and waits:
+        return "creating"
     from rundlet.cgroup import place, tasks
 
-    return "paused" if tasks.frozen(place.load(record["cgroup"])) else "running"
+    return "paused" if tasks.frozen(place.load(record["cgroup"])) else "created" if waits else "running"
 
 
 def _waits(record: "Record") -> bool:
@@ -282,7 +321,7 @@ def state(record: "Record", of: "str | None" = None) -> "dict[str, object]":
     """The state as the specification has it (runtime.md, "State"), with `of` as the status when it is known."""
     now = of or status(record)
     shown: "dict[str, object]" = {
-        "ociVersion": record["ociVersion"], "id": record["id"], "status": now, "pid": 0 if now == "stopped" else record["pid"],
+        "ociVersion": record["ociVersion"], "id": record["id"], "pid": 0 if now == "stopped" else record["pid"], "status": now,
         "bundle": record["bundle"],
     }
     if record["annotations"]:

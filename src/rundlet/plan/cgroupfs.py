@@ -6,20 +6,32 @@ root it shows), else a bind of the container's directory. With v1 it is a tmpfs 
 
 from rundlet import kernel as k
 from rundlet.errors import Refused
-from rundlet.plan.mounts import Options, attributes, fresh, onto, target
+from rundlet.plan.mounts import CLOSE_AT, FS, MAKE, attributes, fresh, onto, target
 from rundlet.plan.step import Call, Slot, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rundlet.plan.mounts import Mounting, Options
     from rundlet.spec.types import Mount
 
     Hierarchy = tuple[str, int, list[str]]
 
 
-def sources(index: int, dirs: "list[Hierarchy]", namespace: bool) -> "tuple[Step, ...]":
-    """Without a cgroup namespace: takes hold, outside, of the container's directory in each hierarchy."""
-    if namespace:
-        return ()
+def add(mounting: "Mounting", index: int, given: "Mount", options: "Options", path: str) -> None:
+    """Adds mount `index`, of the container's cgroups, at `path`. Raises Refused.
+
+    In a user namespace the kernel may refuse a new mount even where there is a cgroup namespace, since that one is joined and belongs to
+    another. Then the container's directories are shown as without one.
+    """
+    dirs, namespace = mounting.cgroups, bool(mounting.cgroup_ns)
+    spare = mounting.cgroup_ns == "joined" and mounting.in_user and mounting.privileged
+    if not namespace or spare:
+        (mounting.late if mounting.late_cgroup else mounting.sources).extend(sources(index, dirs))
+    mounting.placed += mount(index, given, options, dirs, namespace, path, spare)
+
+
+def sources(index: int, dirs: "list[Hierarchy]") -> "tuple[Step, ...]":
+    """Takes hold, outside, of the container's directory in each hierarchy."""
     return tuple(
         Step(
             f"take hold of the cgroup {path}",
@@ -30,26 +42,32 @@ def sources(index: int, dirs: "list[Hierarchy]", namespace: bool) -> "tuple[Step
     )
 
 
-def mount(index: int, given: "Mount", options: Options, dirs: "list[Hierarchy]", namespace: bool) -> "tuple[Step, ...]":
+def mount(
+    index: int, given: "Mount", options: "Options", dirs: "list[Hierarchy]", namespace: bool, path: str, spare: bool,
+) -> "tuple[Step, ...]":
     """Mounts the container's cgroups: `dirs` are (directory on the host, version, controllers) of each hierarchy.
 
     Raises Refused when there is none.
     """
-    path, what = given["destination"], f"mount cgroup on {given['destination']} ({','.join(given['options'])})"
+    what = f"mount cgroup on {given['destination']} ({','.join(given['options'])})"
     if not dirs:
         raise Refused(f"/mounts/{index}: no cgroup hierarchy is mounted on this host", "remove this mount")
-    flags = options.set
+    flags = options.set | options.deep_set
     if len(dirs) == 1 and dirs[0][1] == 2:
-        return (Step(what, *_tree(index, 0, dirs[0], flags, namespace), *target(path, True), onto("tree"), kind="mount"),)
+        calls = [*_tree(index, 0, dirs[0], flags, namespace, spare), *target(path, True), onto("tree")]
+        if options.propagation:
+            calls.append(attributes("tree", 0, 0, options.propagation))
+        return (Step(what, *calls, Call("close", Slot("tree")), CLOSE_AT, kind="mount"),)
     data = options.data or (("mode", "755"),)
     steps = [Step(
         what + " as a tmpfs, with a directory for each hierarchy of v1",
-        *fresh("tmpfs", "tmpfs", data, flags & ~k.MOUNT_ATTR_RDONLY, "cgroups"), *target(path, True), onto("cgroups"), kind="mount",
+        *fresh("tmpfs", "tmpfs", data, flags & ~k.MOUNT_ATTR_RDONLY, "cgroups"), *target(path, True), onto("cgroups"), CLOSE_AT,
+        kind="mount",
     )]
     for n, one in enumerate(dirs):
         name = "unified" if one[1] == 2 else ",".join(c.removeprefix("name=") for c in one[2])
         steps.append(Step(
-            f"mount the cgroups of {name} on {path}/{name}", *_tree(index, n, one, flags, namespace),
+            f"mount the cgroups of {name} on {path}/{name}", *_tree(index, n, one, flags, namespace, spare),
             Call("mkdirat", Slot("cgroups"), name, 0o755),
             Call("move_mount", Slot("tree"), "", Slot("cgroups"), name, k.MOVE_MOUNT_F_EMPTY_PATH), Call("close", Slot("tree")),
             kind="mount",
@@ -59,19 +77,29 @@ def mount(index: int, given: "Mount", options: Options, dirs: "list[Hierarchy]",
             steps.append(Step(f"make the links of {name}", *links, kind="mount"))
     if flags & k.MOUNT_ATTR_RDONLY:
         steps.append(Step(f"make {path} read-only", attributes("cgroups", k.MOUNT_ATTR_RDONLY), kind="mount"))
+    if options.propagation:
+        steps.append(Step(f"set the propagation of {path}", attributes("cgroups", 0, 0, options.propagation, options.deep), kind="mount"))
     return tuple(steps)
 
 
-def _tree(index: int, n: int, one: "Hierarchy", flags: int, namespace: bool) -> "tuple[Call, ...]":
-    """A detached mount of one hierarchy, in the slot "tree"."""
+def _tree(index: int, n: int, one: "Hierarchy", flags: int, namespace: bool, spare: bool) -> "tuple[Call, ...]":
+    """A detached mount of one hierarchy, in the slot "tree". `spare`: what was taken hold of outside stands in for it at need."""
     _, version, controllers = one
+    held = (Call("value", Slot(f"cgroup{index}:{n}"), into="tree"), attributes("tree", flags))
     if not namespace:
-        return (
-            Call("value", Slot(f"cgroup{index}:{n}"), into="tree"), attributes("tree", flags),
-        )
-    if version == 2:
-        return fresh("cgroup2", "cgroup", (), flags)
+        return held
     words: "list[tuple[str, str | None]]" = []
-    for c in controllers:
+    for c in controllers if version == 1 else ():
+        # systemd's own hierarchy keeps extended attributes; where it is mounted without, the kernel passes the word over
         words += [("none", None), ("name", c[5:])] if c[:5] == "name=" else [(c, None)]
-    return fresh("cgroup", "cgroup", tuple(words), flags)
+        words += [("xattr", None)] if c == "name=systemd" else []
+    calls = fresh("cgroup2" if version == 2 else "cgroup", "cgroup", tuple(words), flags)
+    if not spare:
+        return calls
+    refusable = [
+        Call(call.name, *call.args, into=call.into, fine=("EPERM",), on_fine="refused") if call is MAKE or call.name == "fsmount" else call
+        for call in calls
+    ]
+    return (
+        *refusable, Call("value", 0, on_zero="made"), Call("close", FS, label="refused"), *held, Call("value", 0, label="made"),
+    )

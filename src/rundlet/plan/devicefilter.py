@@ -68,11 +68,11 @@ def rules(devices: "Iterable[DeviceRule]") -> "tuple[Rule, ...]":
 
 def allows_all(rules: "Sequence[Rule]") -> bool:
     """Whether the rules forbid nothing, so that there is nothing to load or write."""
-    default, rest = _since_reset(rules)
+    default, rest = since_reset(rules)
     return default and all(rule.allow for rule in rest)
 
 
-def _since_reset(rules: "Sequence[Rule]") -> "tuple[bool, list[Rule]]":
+def since_reset(rules: "Sequence[Rule]") -> "tuple[bool, list[Rule]]":
     """The verdict of the last rule about everything (no, when there is none), and the rules behind it that can match a device."""
     rest: "list[Rule]" = []
     default = False
@@ -100,7 +100,7 @@ def lines(rules: "Sequence[Rule]") -> "tuple[tuple[str, str], ...]":
     """
     if allows_all(rules):
         return ()
-    default, rest = _since_reset(rules)
+    default, rest = since_reset(rules)
     pieces = [
         (rule.allow, (kind, rule.major, rule.minor), _bits(rule.access))
         for rule in rest
@@ -175,7 +175,7 @@ def program(rules: "Sequence[Rule]") -> bytes:
     """
     if allows_all(rules):
         return b""
-    default, rest = _since_reset(rules)
+    default, rest = since_reset(rules)
     code: "list[tuple[int, int, int, int, str]]" = [  # operation, register, offset or 0, immediate, where a jump goes
         (LDX_W, KIND, 0, 0, ""),
         (AND, KIND, 0, 0xFFFF, ""),
@@ -226,6 +226,7 @@ def _assemble(code: "list[tuple[int, int, int, int, str]]", last: str) -> bytes:
 PROG_LOAD, PROG_ATTACH = 5, 8  # linux/bpf.h enum bpf_cmd
 PROG_TYPE_CGROUP_DEVICE, CGROUP_DEVICE, ALLOW_MULTI = 15, 6, 2
 LOG_SIZE = 32768
+NAME = b"rundlet_devices\0"
 
 
 def load_steps(program: bytes, cgroup_dir: str, kernel: str = "") -> "tuple[Step, ...]":
@@ -236,10 +237,8 @@ def load_steps(program: bytes, cgroup_dir: str, kernel: str = "") -> "tuple[Step
     """
     if not program:
         return ()
-    # before 5.11 the memory of programs counts against RLIMIT_MEMLOCK, and too little of that is told as EPERM
-    hint = "raise RLIMIT_MEMLOCK, which this kernel charges for the program" if kernel and _release(kernel) < (5, 11) else ""
     return (
-        Step("load the device filter", Call("bpf", PROG_LOAD, _load(program), 64, into="device filter"), kind="devices", hint=hint),
+        load(program, kernel),
         Step(
             f"attach the device filter to {cgroup_dir}",
             Call("openat", k.AT_FDCWD, cgroup_dir, k.O_RDONLY | k.O_CLOEXEC, into="cgroup"),
@@ -249,6 +248,13 @@ def load_steps(program: bytes, cgroup_dir: str, kernel: str = "") -> "tuple[Step
             kind="devices",
         ),
     )
+
+
+def load(program: bytes, kernel: str) -> Step:
+    """Loads the program, into the slot "device filter"."""
+    # before 5.11 the memory of programs counts against RLIMIT_MEMLOCK, and too little of that is told as EPERM
+    hint = "raise RLIMIT_MEMLOCK, which this kernel charges for the program" if kernel and _release(kernel) < (5, 11) else ""
+    return Step("load the device filter", Call("bpf", PROG_LOAD, _load(program), 64, into="device filter"), kind="devices", hint=hint)
 
 
 def log_step(program: bytes) -> Step:
@@ -267,7 +273,7 @@ def _load(program: bytes, log: "Out | None" = None) -> Data:
         pack("=II", 1, LOG_SIZE) if log else bytes(8),
         Ptr(log) if log else bytes(8),
         bytes(8),
-        b"rundlet_devices\0",
+        NAME,
     )
 
 

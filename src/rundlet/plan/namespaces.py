@@ -7,7 +7,7 @@ from rundlet.plan.step import Call, Data, Slot, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rundlet.spec.types import Namespace, TimeOffset
+    from rundlet.spec.types import IDMapping, Linux, Namespace, Process, TimeOffset
 
 CLOCKS = {"monotonic": 1, "boottime": 7}  # clock_gettime(2)
 
@@ -50,8 +50,11 @@ def join(paths: "dict[str, str]") -> "tuple[Step, ...]":
     return tuple(steps)
 
 
-def new_time(offsets: "dict[str, TimeOffset]") -> Step:
-    """A new time namespace for the children, and its offsets, which can be set until the first process is in it."""
+def new_time(offsets: "dict[str, TimeOffset]", enter: bool = False) -> Step:
+    """A new time namespace for the children, and its offsets, which can be set until the first process is in it.
+
+    `enter`: and the process goes into it itself: time_namespaces(7).
+    """
     calls = [Call("unshare", k.CLONE_NEWTIME)]
     if offsets:
         text = "".join(f"{clock} {o['secs']} {o['nanosecs']}\n" for clock, o in offsets.items())
@@ -60,13 +63,24 @@ def new_time(offsets: "dict[str, TimeOffset]") -> Step:
             Call("write", Slot("offsets"), text, len(text.encode())),
             Call("close", Slot("offsets")),
         ]
+    if enter:
+        calls += [
+            Call("openat", Slot("proc"), "self/ns/time_for_children", k.O_RDONLY | k.O_CLOEXEC, 0, into="time"),
+            Call("setns", Slot("time"), k.CLONE_NEWTIME),
+            Call("close", Slot("time")),
+        ]
     return Step("make a time namespace", *calls, kind="namespace", hint="the kernel must have time namespaces (5.6)")
 
 
-def clone(kinds: "list[str]") -> Step:
+def clone(kinds: "list[str]", shown: bool = False) -> Step:
     """The first process of the container, in new namespaces of these kinds; a child of the runtime, not of the executor that made it.
 
     The executor answers with the process's number and is gone; the new process waits for the next program.
+
+    `shown`: the process does not hide, since the files of one that does belong to root, and the id maps could not be written by a user:
+    proc(5). It is for a process in a user namespace just made, where nobody else is. So whoever may look into it, or into the executor
+    that ends with this step, has the very ids of the runtime and could look into the runtime itself; no container can. It hides again
+    before it enters the root filesystem.
     """
     flags = k.CLONE_PARENT | sum(k.NAMESPACES[kind] for kind in kinds)
     # exit_signal must be zero with CLONE_PARENT: the child's is the executor's, SIGCHLD. clone(2)
@@ -74,6 +88,7 @@ def clone(kinds: "list[str]") -> Step:
     named = f"in new namespaces ({', '.join(kinds)})" if kinds else "in the namespaces at hand"
     return Step(
         f"make the container's first process {named}",
+        *([Call("prctl", k.PR_SET_DUMPABLE, 1, 0, 0, 0)] if shown else []),  # inherited: it must hold when the runtime looks
         Call("clone3", args, 88, into="child", on_zero="child"),
         Call("reply"),
         Call("exit_group", 0),
@@ -88,16 +103,30 @@ def unshare(kinds: "list[str]") -> Step:
     return Step(f"unshare {', '.join(kinds)}", Call("unshare", sum(k.NAMESPACES[kind] for kind in kinds)), kind="namespace")
 
 
-def become_root() -> Step:
-    """In a user namespace: its user 0, before anything is made that should be its own. setgroups first, while it may."""
+def become_root(ids: "tuple[int, int]" = (0, 0), shown: bool = False, set_groups: bool = True) -> Step:
+    """In a user namespace: its user 0, before anything is made that should be its own; the `ids` of another where it has no 0.
+
+    setgroups first, while it may. No capability is lost by that: who was not root does not cease to be, and in there the host's root is
+    none: capabilities(7). `shown`: as for clone(). `set_groups`: false where the caller's groups are to be kept.
+    """
+    uid, gid = ids
+    # changing ids changes whether the process is dumpable, too: prctl(2)
     return Step(
-        "become root of the user namespace",
-        Call("setgroups", 0, 0, fine=("EPERM",)),
-        Call("setresgid", 0, 0, 0), Call("setresuid", 0, 0, 0),
-        # changing ids has made the process dumpable anew: prctl(2)
-        Call("prctl", k.PR_SET_DUMPABLE, 0, 0, 0, 0),
+        "become root of the user namespace" if ids == (0, 0) else f"become user {uid}, group {gid} of the user namespace",
+        *([Call("setgroups", 0, 0, fine=("EPERM",))] if set_groups else []),
+        Call("setresgid", gid, gid, gid), Call("setresuid", uid, uid, uid),
+        Call("prctl", k.PR_SET_DUMPABLE, int(shown), 0, 0, 0),
         kind="userns",
     )
+
+
+def first(linux: "Linux", proc: "Process") -> "tuple[int, int]":
+    """Whom to become in the user namespace before anything is made in it: user and group 0, or the process's where those are not mapped."""
+
+    def mapped(maps: "list[IDMapping]") -> bool:
+        return not maps or any(entry["containerID"] == 0 for entry in maps)
+
+    return 0 if mapped(linux["uidMappings"]) else proc["user"]["uid"], 0 if mapped(linux["gidMappings"]) else proc["user"]["gid"]
 
 
 def join_container(kinds: "list[str]") -> Step:
@@ -105,6 +134,17 @@ def join_container(kinds: "list[str]") -> Step:
     return Step(
         f"join the container's namespaces ({', '.join(kinds)})",
         Call("setns", Slot("init"), sum(k.NAMESPACES[kind] for kind in kinds)), kind="namespace",
+    )
+
+
+def loopback() -> Step:
+    """Brings up the loopback device of a new network namespace: netdevice(7). Any socket will do for that, so it needs no IPv4."""
+    up = pack("16sH22x", b"lo", 0x41)  # struct ifreq; IFF_UP, IFF_RUNNING
+    return Step(
+        "bring up the loopback device",
+        Call("socket", 1, 2 | k.SOCK_CLOEXEC, 0, into="socket"),  # AF_UNIX, SOCK_DGRAM
+        Call("ioctl", Slot("socket"), 0x8914, up),  # SIOCSIFFLAGS
+        Call("close", Slot("socket")), kind="namespace", hint="it takes CAP_NET_ADMIN",
     )
 
 

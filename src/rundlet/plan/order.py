@@ -11,12 +11,14 @@ Between two stages the runtime acts from outside: id maps, cgroup, oom score, ho
 confine() is the security argument. From its top to its bottom privilege only shrinks:
   label, once more  is what will be given at the exec still what was asked for? Somebody may have removed the profile meanwhile
   limits            raising one takes CAP_SYS_RESOURCE; for a user namespace hard ones were raised from outside
+  scheduling        more than everybody has takes CAP_SYS_NICE; for a user namespace it was done from outside
   seccomp (a)       without no_new_privs, installing a filter takes CAP_SYS_ADMIN
   bounding set      dropping takes CAP_SETPCAP
   user and groups   take CAP_SETUID and CAP_SETGID; the capabilities are kept for one more step
   capabilities      from here on they are the container's
   no_new_privs      after the label was asked for (the label step stands in `outside`), before the filter that relies on it
   seccomp (b)       with no_new_privs, last: nothing but execve has to pass the filter
+  hooks             startContainer hooks are programs of the container, so they run as confined as its own
 """
 
 from rundlet import kernel as k
@@ -30,8 +32,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
-    from rundlet.plan import cgroupfs
+    from rundlet.plan import cgroupfs, netdevices
     from rundlet.plan.apparmor import Transition
+    from rundlet.plan.copyup import Fill
+    from rundlet.plan.idmap import Users
     from rundlet.spec.types import Capabilities, Config, Process
 
     Interface: TypeAlias = Literal["lsm", "scoped", "legacy"]
@@ -50,11 +54,11 @@ class Stage(Value):
 class Plan(Value):
     """What will be done for one container: the stages in order, and what must hold after the exec."""
 
-    __slots__ = ("stages", "transition", "namespaces", "capabilities", "nnp", "seccomp")
+    __slots__ = ("stages", "transition", "namespaces", "capabilities", "nnp", "seccomp", "users", "fills")
 
     def __init__(
         self, stages: "tuple[Stage, ...]", transition: "Transition", spaces: "dict[str, str | None]", capabilities: int,
-        nnp: bool, seccomp: bool,
+        nnp: bool, seccomp: bool, users: "tuple[Users, ...]" = (), fills: "tuple[Fill, ...]" = (),
     ) -> None:
         self.stages = stages
         self.transition = transition
@@ -62,20 +66,23 @@ class Plan(Value):
         self.capabilities = capabilities  # the bounding set, as bits
         self.nnp = nnp
         self.seccomp = seccomp
+        self.users = users  # user namespaces of mounts with mapped ids, which the first stage needs
+        self.fills = fills  # tmpfs to be filled, each at the end of a stage "inside"
 
     def stage(self, name: str) -> "tuple[Step, ...]":
-        """The steps of one stage."""
-        return next(stage.steps for stage in self.stages if stage.name == name)
+        """The steps of one stage; none where the plan does without it."""
+        return next((stage.steps for stage in self.stages if stage.name == name), ())
 
 
 class Choices(Value):
     """What the command line decides and the configuration does not know."""
 
-    __slots__ = ("id", "no_pivot", "new_keyring", "stdio", "set_groups", "state")
+    __slots__ = ("id", "no_pivot", "new_keyring", "stdio", "set_groups", "state", "notify", "said", "privileged", "nodes", "unit")
 
     def __init__(
         self, id: str, no_pivot: bool = False, new_keyring: bool = True, stdio: "tuple[int, ...]" = (), set_groups: bool = True,
-        state: str = "",
+        state: str = "", notify: bool = False, said: "tuple[str, str]" = ("", ""), privileged: bool = True, nodes: bool = True,
+        unit: bool = False,
     ) -> None:
         self.id = id
         self.no_pivot = no_pivot
@@ -83,6 +90,16 @@ class Choices(Value):
         self.stdio = stdio  # of 0, 1, 2 those that are pipes or files of the caller's
         self.set_groups = set_groups  # false where the user namespace forbids setgroups(2)
         self.state = state  # what startContainer hooks read; known once the process is there
+        self.notify = notify  # an agent wants the listener of the seccomp filter
+        self.privileged = privileged  # false where the runtime may mount nothing until its process is root of a user namespace
+        self.nodes = nodes  # false where the kernel makes no device nodes for the runtime: then the host's are bound
+        self.unit = unit  # systemd makes the cgroup, around the process: it is there once the process is
+        self.said = said  # slots of the files for what startContainer hooks write to stdout and stderr; "": it is kept for the error
+
+    def told(self, state: str) -> "Choices":
+        """The same, with the state."""
+        fields = dict(zip(self.__slots__, self.fields(), strict=True)) | {"state": state}
+        return Choices(**fields)  # type: ignore[arg-type]
 
 
 def create(
@@ -97,17 +114,26 @@ def create(
     # the user namespace of a process cannot be made in the very call that puts it into a PID namespace it was sent to: clone(2), EINVAL
     late_user = "user" in new and "pid" in joined
     at_clone = [] if late_user else [kind for kind in new if kind not in ("time", "cgroup")]
-    sources, placed = _mounts(config, bundle, cgroups, "cgroup" in spaces)
     in_user = "user" in spaces
+    nodes = choices.nodes and not in_user
+    mounting = _mounts(config, bundle, cgroups, choices, nodes)
+    held = [
+        *mounting.sources,
+        rootfs.hold(bundle.rootfs, rootfs.propagation(config["linux"]["rootfsPropagation"]), "mount" in spaces),
+    ]
+    time = config["linux"]["timeOffsets"]
+    # a user's process is seen until its maps are written; one that joins a user namespace is never seen by those that are in there
+    shown = not choices.privileged and "user" in at_clone
+    first = namespaces.first(config["linux"], proc)
     outside = [
         process.hide(),
         *proc_steps(),
         *label_steps(transition, interface),
-        *sources,
-        rootfs.hold(bundle.rootfs, rootfs.propagation(config["linux"]["rootfsPropagation"]), "mount" in spaces),
-        *([namespaces.new_time(config["linux"]["timeOffsets"])] if "time" in new else []),
+        *_selinux(proc),
+        *(held if choices.privileged else []),
+        *([namespaces.new_time(time)] if "time" in new and choices.privileged else []),
         *namespaces.join(joined),
-        namespaces.clone(at_clone),
+        namespaces.clone(at_clone, shown),
     ]
     # a user namespace first of all, since the others are to belong to it; its maps are written before the next stage
     split = [namespaces.unshare(["user"])] if late_user else []
@@ -115,18 +141,25 @@ def create(
     late = [kind for kind in new if kind not in ("user", "time") and (late_user or kind == "cgroup")]
     inside = [
         *([namespaces.unshare(late)] if late else []),
+        process.every_cpu(),
+        # a user takes hold of the host's files in here, where that is permitted, while it still is that user
+        *([] if choices.privileged else held),
+        *mounting.late,
+        *([namespaces.new_time(time, True)] if "time" in new and not choices.privileged else []),
         *(rootfs.take(bundle.rootfs) if "mount" in spaces else ()),
-        *([namespaces.become_root()] if in_user else []),
+        *([namespaces.become_root(first, shown, choices.set_groups)] if in_user else []),
         process.session(),
+        *([namespaces.loopback()] if "network" in new else []),
         *namespaces.names(config["hostname"], config["domainname"]),
         *(namespaces.sysctl(name, value) for name, value in config["linux"]["sysctl"].items()),
     ]
-    enter: "list[Step]" = []
+    enter: "list[Step]" = [process.hide()] if shown else []
     if "mount" in spaces:
-        inside += _populate(config, placed, in_user)
+        inside += _populate(config, mounting.placed, nodes)
         if proc["terminal"]:
             enter += _terminal(config)
-        enter += [rootfs.working_directory(proc["cwd"]), *_seal(config), rootfs.enter(not choices.no_pivot)]
+        enter += [rootfs.working_directory(proc["cwd"]), *mounting.sealed, *_seal(config)]
+        enter += rootfs.enter(bundle.covers if choices.no_pivot else None)
         if config["linux"]["rootfsPropagation"]:
             enter.append(rootfs.shared_root(rootfs.propagation(config["linux"]["rootfsPropagation"])))
     else:
@@ -135,10 +168,14 @@ def create(
             enter += [process.terminal(_size(proc), False, proc["user"]["uid"])]
     enter += [process.program_exists(proc), *([] if process.has_home(proc) else [process.read_passwd()])]
     stages = (
-        Stage("outside", tuple(outside)), Stage("user namespace", tuple(split)), Stage("inside", tuple(inside)),
-        Stage("enter", tuple(enter)), Stage("last", last(config, filter_, choices, still(transition, interface))),
+        *_users(mounting), Stage("outside", tuple(outside)), Stage("user namespace", tuple(split)), *_devices(bundle),
+        *_inside(inside, len(mounting.fills)), Stage("enter", tuple(enter)), *_turns(proc, in_user),
+        Stage("last", last(config, filter_, choices, still(transition, interface))),
     )
-    return Plan(stages, transition, spaces, _bounding(proc), proc["noNewPrivileges"], filter_ is not None)
+    return Plan(
+        stages, transition, spaces, _bounding(proc), proc["noNewPrivileges"], filter_ is not None, tuple(mounting.users),
+        tuple(mounting.fills),
+    )
 
 
 def last(config: "Config", filter_: "bytes | None", choices: Choices, label: "tuple[Step, ...]") -> "tuple[Step, ...]":
@@ -153,9 +190,10 @@ def last(config: "Config", filter_: "bytes | None", choices: Choices, label: "tu
 
         started = tuple(
             step for n, hook in enumerate(config["hooks"]["startContainer"])
-            for step in hooks.run(hook, f"startContainer hook #{n}", choices.state)
+            for step in hooks.run(hook, f"startContainer hook #{n}", choices.state, config["process"]["env"], choices.said)
         )
-    return (wait, *started, *confine(config["process"], filter_, _flags(config), choices, label))
+    proc = config["process"]
+    return (wait, *confine(proc, filter_, flags(config), choices, label, started, _scheduling(config, proc)))
 
 
 def execute(
@@ -164,16 +202,23 @@ def execute(
     """The plan of one more process in a running container: the container's confinement around another program."""
     spaces = namespaces.wanted(config["linux"]["namespaces"])
     kinds = [kind for kind in k.NAMESPACES if kind in spaces]
+    cpus = proc["execCPUAffinity"]
+    first, final = (cpus["initial"], cpus["final"]) if cpus else (None, None)
+    if first or final:
+        from rundlet.plan.scheduling import affinity
     outside = [
         process.hide(),
         *proc_steps(),
         *label_steps(transition, interface),
+        *_selinux(proc),
+        *([affinity(first, "initial")] if first else []),
         *([namespaces.join_container(kinds)] if kinds else []),
         namespaces.clone([]),
     ]
     in_user = "user" in spaces
     enter = [
-        *([namespaces.become_root()] if in_user else []),
+        affinity(final, "final") if final else process.every_cpu(),
+        *([namespaces.become_root(namespaces.first(config["linux"], config["process"]), False, choices.set_groups)] if in_user else []),
         *([] if "mount" in spaces else [rootfs.enter_held()]),
         Step("open the root", Call("openat", k.AT_FDCWD, "/", k.O_HERE | k.O_DIRECTORY, 0, into="root"), kind="root"),
         process.session(),
@@ -181,15 +226,19 @@ def execute(
         process.program_exists(proc),
         *([] if process.has_home(proc) else [process.read_passwd()]),
     ]
-    ending = confine(proc, filter_, _flags(config), choices, still(transition, interface))
-    stages = (Stage("outside", tuple(outside)), Stage("enter", tuple(enter)), Stage("last", ending))
+    ending = confine(proc, filter_, flags(config), choices, still(transition, interface), (), _scheduling(config, proc))
+    stages = (Stage("outside", tuple(outside)), Stage("enter", tuple(enter)), *_turns(proc, in_user), Stage("last", ending))
     return Plan(stages, transition, spaces, _bounding(proc), proc["noNewPrivileges"], filter_ is not None)
 
 
 def confine(
-    proc: "Process", filter_: "bytes | None", flags: "tuple[str, ...]", choices: Choices, label: "tuple[Step, ...]",
+    proc: "Process", filter_: "bytes | None", flags: "tuple[str, ...] | None", choices: Choices, label: "tuple[Step, ...]",
+    started: "tuple[Step, ...]" = (), scheduling: "tuple[Step, ...]" = (),
 ) -> "tuple[Step, ...]":
-    """From a privileged process inside the container to the confined program. `label` sees that the label is still the one asked for."""
+    """From a privileged process inside the container to the confined program.
+
+    `label` sees that the label is still the one asked for, `started` runs the startContainer hooks, `scheduling` is _scheduling()'s.
+    """
     user, nnp = proc["user"], proc["noNewPrivileges"]
     sets = proc["capabilities"] or NO_CAPABILITIES
     groups = tuple(user["additionalGids"]) if choices.set_groups else None
@@ -197,12 +246,13 @@ def confine(
     if filter_ is not None:
         from rundlet.plan.seccomp import steps as seccomp_steps
 
-        install = seccomp_steps(filter_, flags)
+        install = seccomp_steps(filter_, flags, choices.notify)
     return (
         *label,
         *([process.keyring(choices.id)] if choices.new_keyring else []),
         *([process.owner_of_stdio(user["uid"], choices.stdio)] if choices.stdio else []),
         *process.rlimits(proc["rlimits"]),
+        *scheduling,
         process.change_directory(proc["cwd"]),
         *(() if nnp else install),
         process.bounding(process.bits(sets["bounding"])),
@@ -211,8 +261,47 @@ def confine(
         *process.capset(sets),
         Step("set the file mode mask", Call("umask", 0o022 if user["umask"] is None else user["umask"]), kind="umask"),
         *([process.no_new_privs(), *install] if nnp else []),
+        *started,
         process.execute(proc),
     )
+
+
+def _scheduling(config: "Config", proc: "Process") -> "tuple[Step, ...]":
+    """What the process itself does about how it is scheduled, where its memory comes from, and its personality."""
+    linux = config["linux"]
+    if not (proc["scheduler"] or proc["ioPriority"] or linux["memoryPolicy"] or linux["personality"]):
+        return ()
+    from rundlet.plan import scheduling
+
+    in_user = any(space["type"] == "user" for space in linux["namespaces"])
+    return (*(() if in_user else scheduling.turns(proc)), *scheduling.memory_and_personality(linux))
+
+
+def _selinux(proc: "Process") -> "tuple[Step, ...]":
+    """The SELinux label, where one is asked for."""
+    if not proc["selinuxLabel"]:
+        return ()
+    from rundlet.plan import selinux
+
+    return (selinux.step(proc["selinuxLabel"]),)
+
+
+def _turns(proc: "Process", in_user: bool) -> "tuple[Stage, ...]":
+    """What is done from outside about how a process of a user namespace is scheduled; the slot "process" is its number."""
+    if not in_user or not (proc["scheduler"] or proc["ioPriority"]):
+        return ()
+    from rundlet.plan import scheduling
+
+    return (Stage("scheduling", scheduling.turns(proc, Slot("process"))),)
+
+
+def _devices(bundle: "Bundle") -> "tuple[Stage, ...]":
+    """What a helper of the host's does to give the container its network devices."""
+    if not bundle.devices:
+        return ()
+    from rundlet.plan import netdevices
+
+    return (Stage("network devices", netdevices.move(bundle.devices)),)
 
 
 NO_CAPABILITIES: "Capabilities" = {"bounding": [], "effective": [], "inheritable": [], "permitted": [], "ambient": []}
@@ -222,28 +311,42 @@ class Bundle(Value):
     """What the plan needs to know of the bundle and the host's files, looked up beforehand.
 
     `rootfs` is absolute and real; `sources` maps each bind mount's index to (absolute path, is a directory); `targets` gives the
-    destinations that symlinks of the image lead elsewhere, resolved inside the root.
+    destinations that symlinks of the image lead elsewhere, resolved inside the root, by the mount's index too; `devices` are the network
+    devices to be moved, each with its name in the container. Seldom needed: `links`, what the links say that are copied (copy-symlink),
+    `modes` of the directories that a tmpfs covers, `filesystems` of the sources whose ids are mapped, and `covers`, where the host has
+    a proc or sysfs, the last one first, which --no-pivot would leave within reach.
     """
 
-    __slots__ = ("rootfs", "sources", "targets")
+    __slots__ = ("rootfs", "sources", "targets", "devices", "links", "modes", "filesystems", "covers")
 
-    def __init__(self, rootfs: str, sources: "dict[int, tuple[str, bool]]", targets: "dict[str, str]") -> None:
+    def __init__(
+        self, rootfs: str, sources: "dict[int, tuple[str, bool]]", targets: "dict[int, str]",
+        devices: "tuple[tuple[netdevices.Device, str], ...]" = (),
+    ) -> None:
         self.rootfs = rootfs
         self.sources = sources
         self.targets = targets
+        self.devices = devices
+        self.links: "dict[int, str]" = {}
+        self.modes: "dict[int, int]" = {}
+        self.filesystems: "dict[int, str]" = {}
+        self.covers: "tuple[str, ...]" = ()
 
     def fields(self) -> "tuple[object, ...]":
         """Hashable, as every value is."""
-        return (self.rootfs, tuple(self.sources.items()), tuple(self.targets.items()))
+        tables: "tuple[dict[int, object], ...]"
+        tables = (self.sources, self.targets, self.links, self.modes, self.filesystems)  # type: ignore[assignment]
+        return (self.rootfs, self.devices, self.covers, *(tuple(table.items()) for table in tables))
 
 
 def _bounding(proc: "Process") -> int:
     return process.bits((proc["capabilities"] or NO_CAPABILITIES)["bounding"])
 
 
-def _flags(config: "Config") -> "tuple[str, ...]":
+def flags(config: "Config") -> "tuple[str, ...] | None":
+    """The flags for the seccomp filter; None where the configuration is silent."""
     section = config["linux"]["seccomp"]
-    return tuple(section["flags"]) if section else ()
+    return tuple(section["flags"]) if section and section["flags"] is not None else None
 
 
 def _size(proc: "Process") -> "tuple[int, int] | None":
@@ -252,35 +355,42 @@ def _size(proc: "Process") -> "tuple[int, int] | None":
 
 
 def _mounts(
-    config: "Config", bundle: "Bundle", cgroups: "list[cgroupfs.Hierarchy]", cgroup_namespace: bool,
-) -> "tuple[list[Step], list[Step]]":
-    """The steps that take hold of what is on the host, and those that mount it, in the order of the configuration."""
-    base = rootfs.propagation(config["linux"]["rootfsPropagation"])
+    config: "Config", bundle: "Bundle", cgroups: "list[cgroupfs.Hierarchy]", choices: Choices, nodes: bool,
+) -> mounts.Mounting:
+    """The steps of the mounts, each kind in the order of the configuration."""
     spaces = namespaces.wanted(config["linux"]["namespaces"])
+    found = mounts.Mounting(
+        rootfs.propagation(config["linux"]["rootfsPropagation"]), cgroups,
+        "" if "cgroup" not in spaces else "joined" if spaces["cgroup"] else "new", choices.unit,
+        "user" in spaces or not choices.nodes, choices.privileged,
+    )
     if "mount" not in spaces:
         if config["mounts"]:
             raise Refused("/mounts: mounts without a mount namespace would be the host's", "add a mount namespace, or remove the mounts")
-        return [], []
-    sources: "list[Step]" = []
-    placed: "list[Step]" = []
-    for i, mount in enumerate(config["mounts"]):
-        options = mounts.Options(mount["options"], f"/mounts/{i}")
-        mounts.refuse_foreign(mount, i)
-        path = bundle.targets.get(mount["destination"], mount["destination"])
-        if mount["type"] in ("cgroup", "cgroup2") and not options.bind:
-            from rundlet.plan import cgroupfs
+        return found
+    for i in range(len(config["mounts"])):
+        found.add(i, config, bundle)
+    if not nodes and not _own_dev(config):
+        found.sources += rootfs.bound_device_sources(config["linux"]["devices"])
+    return found
 
-            sources += cgroupfs.sources(i, cgroups, cgroup_namespace)
-            placed += cgroupfs.mount(i, mount, options, cgroups, cgroup_namespace)
-        elif mounts.is_bind(mount) and not options.remount:
-            source, directory = bundle.sources[i]
-            sources.append(mounts.source(i, mount, options, source, base))
-            placed.append(mounts.bind(i, mount, directory, path))
-        else:
-            placed.append(mounts.filesystem(i, mount, options, path))
-    if "user" in spaces and not _own_dev(config):
-        sources += rootfs.bound_device_sources(config["linux"]["devices"])
-    return sources, placed
+
+def _users(mounting: mounts.Mounting) -> "tuple[Stage, ...]":
+    """What processes of their own do for the mounts with mapped ids, before all else."""
+    if not mounting.users:
+        return ()
+    from rundlet.plan import idmap
+
+    return tuple(Stage("mapped ids", (idmap.namespace(users),)) for users in mounting.users if not users.path)
+
+
+def _inside(steps: "list[Step]", fills: int) -> "tuple[Stage, ...]":
+    """The steps as one stage, or several where the runtime has to fill a tmpfs in between."""
+    if not fills:
+        return (Stage("inside", tuple(steps)),)
+    from rundlet.plan import copyup
+
+    return tuple(Stage("inside", part) for part in copyup.parts(steps))
 
 
 def _own_dev(config: "Config") -> bool:
@@ -288,16 +398,16 @@ def _own_dev(config: "Config") -> bool:
     return any(m["destination"].rstrip("/") == "/dev" and mounts.is_bind(m) for m in config["mounts"])
 
 
-def _populate(config: "Config", placed: "list[Step]", in_user: bool) -> "list[Step]":
+def _populate(config: "Config", placed: "list[Step]", nodes: bool) -> "list[Step]":
     """What is mounted and made in the root filesystem, while the host's root is still the root."""
     linux = config["linux"]
     steps = list(placed)
     if not _own_dev(config):
-        if in_user:
+        if not nodes:
             steps += rootfs.bound_devices(linux["devices"])
         else:
             steps += rootfs.default_devices({device["path"] for device in linux["devices"]})
-        steps += [rootfs.device(device) for device in linux["devices"] if not in_user or device["type"] == "p"]
+        steps += [rootfs.device(device) for device in linux["devices"] if nodes or device["type"] == "p"]
         steps.append(rootfs.links())
     return steps
 
@@ -316,4 +426,4 @@ def _seal(config: "Config") -> "list[Step]":
 def _terminal(config: "Config") -> "list[Step]":
     devpts = any(m["type"] == "devpts" and m["destination"].strip("/") == "dev/pts" for m in config["mounts"])
     proc = config["process"]
-    return [process.terminal(_size(proc), devpts, proc["user"]["uid"]), process.console(mounts.target("/dev/console", False))]
+    return [process.terminal(_size(proc), devpts, proc["user"]["uid"]), process.console(mounts.target("/dev/console", False, follow=False))]

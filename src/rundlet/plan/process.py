@@ -16,6 +16,9 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NOT_THERE = ("ENOENT", "ENOTDIR", "EACCES")
 UNKNOWN = ("EINVAL",)
 CWD = Scratch("cwd", 4096)
+EVERY_CPU = b"\xff" * 1024  # 8192 of them, the largest CONFIG_NR_CPUS
+KEYCTL_JOIN_SESSION_KEYRING, KEYCTL_SETPERM = 1, 5  # include/uapi/linux/keyctl.h
+KEYRING_PERMISSIONS = 0x3F130000 | 0x00080000  # whoever has it may all; its user view, read, link, and search: include/linux/key.h
 
 
 def hide() -> Step:
@@ -28,9 +31,23 @@ def session() -> Step:
     return Step("begin a session", Call("setsid"), Call("umask", 0), kind="session")
 
 
+def every_cpu() -> Step:
+    """On every CPU that the cgroup permits: what the caller of the runtime was pinned to is its own affair. sched_setaffinity(2)"""
+    return Step("run on every CPU that the cgroup permits", Call("sched_setaffinity", 0, len(EVERY_CPU), EVERY_CPU), kind="affinity")
+
+
 def keyring(name: str) -> Step:
-    """A session keyring of its own, so that the runtime's keys are not the container's: keyctl(2)."""
-    return Step("join a new session keyring", Call("keyctl", 1, "_ses." + name, fine=("ENOSYS",)), kind="keyring")
+    """A session keyring of its own, so that the runtime's keys are not the container's; those who join later find it by its name.
+
+    The kernel gives a named keyring the permissions 0x3f130000; who is to join it, though not its possessor yet, must be permitted to
+    search it: keyctl(2), "KEYCTL_JOIN_SESSION_KEYRING" and "KEYCTL_SETPERM".
+    """
+    name = "_ses." + name
+    return Step(
+        f"join the session keyring {name}",
+        Call("keyctl", KEYCTL_JOIN_SESSION_KEYRING, name, into="keyring", fine=("ENOSYS",), on_fine="end"),
+        Call("keyctl", KEYCTL_SETPERM, Slot("keyring"), KEYRING_PERMISSIONS), kind="keyring", hint="--no-new-keyring keeps the caller's",
+    )
 
 
 def terminal(size: "tuple[int, int] | None", devpts: bool, uid: int) -> Step:
@@ -90,7 +107,7 @@ def rlimits(limits: "list[Rlimit]") -> "tuple[Step, ...]":
     """The resource limits; raising a hard one takes CAP_SYS_RESOURCE in the host's user namespace: getrlimit(2)."""
     return tuple(
         Step(
-            f"limit {limit['type']} to {_amount(limit['soft'])} (hard {_amount(limit['hard'])})",
+            f"limit {limit['type']} to {amount(limit['soft'])} (hard {amount(limit['hard'])})",
             Call("prlimit64", 0, k.RLIMITS[limit["type"]], pack("QQ", limit["soft"], limit["hard"]), 0), kind="rlimit",
             hint=f"raising the hard limit of {limit['type']} takes CAP_SYS_RESOURCE, which the runtime may lack",
         )
@@ -98,7 +115,8 @@ def rlimits(limits: "list[Rlimit]") -> "tuple[Step, ...]":
     )
 
 
-def _amount(n: int) -> str:
+def amount(n: int) -> str:
+    """A resource limit as it is said."""
     return "unlimited" if n == (1 << 64) - 1 else str(n)
 
 
@@ -163,12 +181,17 @@ def directory_is_inside(path: str) -> Step:
     )
 
 
+def environment(process: "Process") -> "list[str]":
+    """The environment, each variable once: of several the last one counts, where most programs would find the first."""
+    return list({entry.partition("=")[0]: entry for entry in process["env"]}.values())
+
+
 def candidates(process: "Process") -> "list[str]":
     """Where the program may be: itself when it has a slash, else one path for each folder of the process's PATH. execvp(3)."""
     name = process["args"][0]
     if "/" in name:
         return [name]
-    path = next((entry[5:] for entry in process["env"] if entry[:5] == "PATH="), PATH)
+    path = next((entry[5:] for entry in environment(process) if entry[:5] == "PATH="), PATH)
     return [f"{folder or '.'}/{name}" for folder in path.split(":")]
 
 
@@ -198,10 +221,10 @@ def program_exists(process: "Process") -> Step:
     return Step(f"find the program {process['args'][0]}", *calls, kind="program")
 
 
-def execute(process: "Process", extra: "tuple[str, ...]" = ()) -> Step:
+def execute(process: "Process") -> Step:
     """Becomes the program. Of several places the first that has it counts, as the shell does it: execvp(3)."""
     argv = Data(*[Ptr(word) for word in process["args"]], bytes(8))
-    envp = Data(*[Ptr(entry) for entry in (*process["env"], *extra)], bytes(8))
+    envp = Data(*[Ptr(entry) for entry in environment(process)], bytes(8))
     paths = candidates(process)
     calls = [Call("execve", path, argv, envp, fine=NOT_THERE) for path in paths[:-1]]
     calls.append(Call("execve", paths[-1], argv, envp))
@@ -223,8 +246,8 @@ def read_passwd(size: int = 4096) -> Step:
 
 
 def has_home(process: "Process") -> bool:
-    """Whether the environment says where the user's home is."""
-    return any(entry[:5] == "HOME=" for entry in process["env"])
+    """Whether the environment says where the user's home is; an empty HOME says nothing."""
+    return any(entry[:5] == "HOME=" and len(entry) > 5 for entry in environment(process))
 
 
 def home(passwd: bytes, uid: int) -> str:

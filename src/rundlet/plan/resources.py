@@ -125,7 +125,8 @@ def _on(controller: str, what: str, cgroups: "CgroupFacts") -> int:
     return kind
 
 
-def _v1_only(what: str) -> Refused:
+def v1_only(what: str) -> Refused:
+    """The fault of a limit that cgroup v2 has not."""
     return Refused(f"cannot set the {what}: cgroup v2 has none", "remove it from /linux/resources, or use a host with cgroup v1")
 
 
@@ -167,6 +168,8 @@ def _memory_v1(memory: "Memory", limit: "int | None", swap: "int | None", now: "
         # always so since 5.11; before, it must be set before there are sub-cgroups
         out.append(Write("memory", "memory.use_hierarchy", "1", "memory hierarchy", fine=("ENOENT",)))
     pair: "list[Write]" = []
+    if limit is not None and limit > 0 and swap is not None and 0 < swap < limit:
+        raise _swap_below(swap, limit)
     if limit is not None:
         pair.append(Write("memory", "memory.limit_in_bytes", str(limit), "memory limit"))
     if swap is not None:
@@ -192,11 +195,11 @@ def _memory_v1(memory: "Memory", limit: "int | None", swap: "int | None", now: "
 
 def _memory_v2(memory: "Memory", limit: "int | None", swap: "int | None", now: "dict[str, str] | None") -> "list[Write]":
     if memory["disableOOMKiller"]:
-        raise _v1_only("switch for the OOM killer")
+        raise v1_only("switch for the OOM killer")
     if memory["swappiness"]:
-        raise _v1_only("swappiness")  # engines fill in 0: notes
+        raise v1_only("swappiness")  # engines fill in 0: notes
     if memory["kernelTCP"]:
-        raise _v1_only("limit of TCP buffers")
+        raise v1_only("limit of TCP buffers")
     out: "list[Write]" = []
     if limit is not None:
         out.append(Write("memory", "memory.max", _bytes(limit), "memory limit"))
@@ -224,8 +227,13 @@ def _swap_alone(swap: int, limit: "int | None", now: "dict[str, str] | None") ->
     if limit < 0:
         return swap
     if swap < limit:
-        raise Refused(f"the limit of memory and swap, {swap} bytes, is below that of memory, {limit}", "raise /linux/resources/memory/swap")
+        raise _swap_below(swap, limit)
     return swap - limit
+
+
+def _swap_below(swap: int, limit: int) -> Refused:
+    why = f"the limit of memory and swap, {swap} bytes, is below that of memory, {limit}"
+    return Refused(why, "raise /linux/resources/memory/swap, which is that of both (update --memory-swap)")
 
 
 def _bytes(value: int) -> str:
@@ -236,8 +244,17 @@ def _bytes(value: int) -> str:
 
 
 def cpu_weight(shares: int) -> int:
-    """cpu.weight (1 to 10000) for the shares of v1 (2 to 262144), along a line, as the cgroup v2 conversion of the OCI runtimes has it."""
-    return 1 + (min(max(shares, 2), 262144) - 2) * 9999 // 262142
+    """cpu.weight (1 to 10000, 100 by default) for the shares of v1 (2 to 262144, 1024 by default).
+
+    The curve through these three points that runc and crun have had since 2025; before, it was a line, on which 1024 were 39.
+    """
+    if shares <= 2 or shares >= 262144:
+        return 1 if shares <= 2 else 10000
+    from math import ceil, log2
+
+    power = log2(shares)
+    # ceil as they do: 612, 125 and 7/34 are what makes the three points come out
+    return ceil(10 ** ((power * power + 125 * power) / 612 - 7 / 34))
 
 
 def _cpu(cpu: "CPU", cgroups: "CgroupFacts", now: "dict[str, str] | None") -> "list[Write]":
@@ -249,7 +266,7 @@ def _cpu(cpu: "CPU", cgroups: "CgroupFacts", now: "dict[str, str] | None") -> "l
     kind = _on("cpu", "cpu limit", cgroups)
     out: "list[Write]" = []
     if kind == 2 and realtime:
-        raise _v1_only("realtime cpu time")
+        raise v1_only("realtime cpu time")
     if shares is not None:
         file, text = ("cpu.shares", str(shares)) if kind == 1 else ("cpu.weight", str(cpu_weight(shares)))
         out.append(Write("cpu", file, text, "cpu shares"))
@@ -272,11 +289,11 @@ def _cpu(cpu: "CPU", cgroups: "CgroupFacts", now: "dict[str, str] | None") -> "l
         bandwidth.append(Write("cpu", "cpu.max", _cpu_max(quota, period, now), "cpu quota"))
     if burst is not None:
         bandwidth.append(Write("cpu", "cpu.cfs_burst_us" if kind == 1 else "cpu.max.burst", str(burst), "cpu burst"))
-    if now is not None and len(bandwidth) > 1:
-        # each has to suit the two others as they are at that moment: whatever goes through first opens the way for the rest
-        out += [Write(w.controller, w.file, w.text, w.what, fine=("EINVAL",)) for w in reversed(bandwidth)]
-    out += bandwidth
-    out += [Write("cpu", file, str(value), "realtime cpu time") for file, value in realtime]
+    for group in (bandwidth, [Write("cpu", file, str(value), "realtime cpu time") for file, value in realtime]):
+        if now is not None and len(group) > 1:
+            # each has to suit the others as they are at that moment: whatever goes through first opens the way for the rest
+            out += [Write(w.controller, w.file, w.text, w.what, fine=("EINVAL",)) for w in reversed(group)]
+        out += group
     return out
 
 
@@ -303,76 +320,6 @@ def _cpuset(cpu: "CPU", cgroups: "CgroupFacts") -> "list[Write]":
     return out
 
 
-# ── block I/O ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def io_weight(weight: int) -> int:
-    """io.weight (1 to 10000) for a weight of v1 (10 to 1000)."""
-    return 1 + (min(max(weight, 10), 1000) - 10) * 9999 // 990
-
-
-THROTTLES: "tuple[tuple[Throttle, str, str, str], ...]" = (
-    ("throttleReadBpsDevice", "blkio.throttle.read_bps_device", "rbps", "limit of bytes read"),
-    ("throttleWriteBpsDevice", "blkio.throttle.write_bps_device", "wbps", "limit of bytes written"),
-    ("throttleReadIOPSDevice", "blkio.throttle.read_iops_device", "riops", "limit of reads"),
-    ("throttleWriteIOPSDevice", "blkio.throttle.write_iops_device", "wiops", "limit of writes"),
-)
-
-
-def _block_io(io: "BlockIO", cgroups: "CgroupFacts") -> "list[Write]":
-    weight, leaf = io["weight"] or None, io["leafWeight"] or None
-    if weight is None and leaf is None and not io["weightDevice"] and not any(io[key] for key, *_ in THROTTLES):
-        return []
-    name = "io" if version(cgroups, "io") else "blkio"
-    if _on(name, "block I/O limit", cgroups) == 1:
-        return _block_io_v1(io, weight, leaf)
-    return _block_io_v2(io, weight, leaf)
-
-
-def _block_io_v1(io: "BlockIO", weight: "int | None", leaf: "int | None") -> "list[Write]":
-    def weigh(file: str, text: str, what: str) -> Write:
-        # CFQ's files before 5.0, BFQ's since
-        return Write("blkio", f"blkio.{file}", text, what, otherwise=Write("blkio", f"blkio.bfq.{file}", text, what))
-
-    out: "list[Write]" = []
-    if weight is not None:
-        out.append(weigh("weight", str(weight), "block I/O weight"))
-    if leaf is not None:
-        out.append(Write("blkio", "blkio.leaf_weight", str(leaf), "block I/O leaf weight"))
-    for device in io["weightDevice"]:
-        number = f"{device['major']}:{device['minor']}"
-        if device["weight"]:
-            out.append(weigh("weight_device", f"{number} {device['weight']}", f"block I/O weight of {number}"))
-        if device["leafWeight"]:
-            out.append(Write("blkio", "blkio.leaf_weight_device", f"{number} {device['leafWeight']}", f"block I/O leaf weight of {number}"))
-    for key, file, _, what in THROTTLES:
-        for limit in io[key]:
-            number = f"{limit['major']}:{limit['minor']}"
-            out.append(Write("blkio", file, f"{number} {limit['rate']}", f"{what} of {number}"))
-    return out
-
-
-def _block_io_v2(io: "BlockIO", weight: "int | None", leaf: "int | None") -> "list[Write]":
-    if leaf is not None or any(device["leafWeight"] for device in io["weightDevice"]):
-        raise _v1_only("block I/O leaf weight")
-    out: "list[Write]" = []
-    if weight is not None:
-        what = "block I/O weight"
-        other = Write("io", "io.weight", f"default {io_weight(weight)}", what)
-        out.append(Write("io", "io.bfq.weight", str(weight), what, otherwise=other))
-    for device in io["weightDevice"]:
-        if device["weight"]:
-            number = f"{device['major']}:{device['minor']}"
-            what = f"block I/O weight of {number}"
-            other = Write("io", "io.weight", f"{number} {io_weight(device['weight'])}", what)
-            out.append(Write("io", "io.bfq.weight", f"{number} {device['weight']}", what, otherwise=other))
-    for key, _, word, what in THROTTLES:
-        for limit in io[key]:
-            number = f"{limit['major']}:{limit['minor']}"
-            out.append(Write("io", "io.max", f"{number} {word}={limit['rate'] or 'max'}", f"{what} of {number}"))
-    return out
-
-
 # ── the rest ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -388,16 +335,25 @@ def _hugepages(limits: "list[HugepageLimit]", cgroups: "CgroupFacts") -> "list[W
     return out
 
 
+def _block_io(io: "BlockIO", cgroups: "CgroupFacts") -> "list[Write]":
+    if not any(io.values()):
+        return []
+    from rundlet.plan.blockio import v1, v2  # rarely asked for
+
+    name = "io" if version(cgroups, "io") else "blkio"
+    return v1(io) if _on(name, "block I/O limit", cgroups) == 1 else v2(io)
+
+
 def _network(network: "Network", cgroups: "CgroupFacts") -> "list[Write]":
     out: "list[Write]" = []
     if network["classID"]:
         if not version(cgroups, "net_cls") and cgroups["layout"] == "v2":
-            raise _v1_only("network class")
+            raise v1_only("network class")
         _on("net_cls", "network class", cgroups)
         out.append(Write("net_cls", "net_cls.classid", str(network["classID"]), "network class"))
     for entry in network["priorities"]:
         if not version(cgroups, "net_prio") and cgroups["layout"] == "v2":
-            raise _v1_only("network priority")
+            raise v1_only("network priority")
         _on("net_prio", "network priority", cgroups)
         out.append(Write("net_prio", "net_prio.ifpriomap", f"{entry['name']} {entry['priority']}", f"network priority on {entry['name']}"))
     return out
@@ -423,17 +379,18 @@ def _unified(files: "dict[str, str]", cgroups: "CgroupFacts") -> "list[Write]":
     for file, text in files.items():
         where = f"/linux/resources/unified/{file}"
         controller, dot, _ = file.partition(".")
-        if not dot or "/" in file or file in NOT_LIMITS:
+        if not dot:
+            raise Refused(f"{where}: the specified key has not the form CONTROLLER.VALUE `{file}`", "name a file such as memory.high")
+        if "/" in file or file in NOT_LIMITS:
             raise Refused(f"{where}: not the name of a cgroup file that sets a limit", "name a file such as memory.high")
         if "unified" not in cgroups["mounts"]:
-            raise Refused(f"{where}: this host has no cgroup v2", "remove it, or use a host with cgroup v2")
+            raise Refused(f"{where}: invalid configuration: this host has no cgroup v2", "remove it, or use a host with cgroup v2")
         if controller != "cgroup" and controller not in cgroups["controllers"]:
-            raise Refused(f"{where}: the {controller} controller is not in cgroup v2 here", "enable it, or remove this limit")
+            why = f"{where}: the requested cgroup controller `{controller}` is not available in cgroup v2 here"
+            raise Refused(why, "enable it, or remove this limit")
         out.append(Write(controller, file, text, f"limit {file}"))
     return out
 
 
 if TYPE_CHECKING:
-    from typing import Literal, TypeAlias
-
-    Throttle: TypeAlias = Literal["throttleReadBpsDevice", "throttleWriteBpsDevice", "throttleReadIOPSDevice", "throttleWriteIOPSDevice"]
+    from typing import Literal

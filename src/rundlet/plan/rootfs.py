@@ -40,7 +40,7 @@ COVER = (
 
 def propagation(word: "str | None") -> int:
     """The propagation type of rootfsPropagation; private when it was not given, so that nothing comes in or goes out unasked."""
-    return PROPAGATION[word.removeprefix("r") if word not in PROPAGATION else word] if word else k.MS_PRIVATE
+    return PROPAGATION[word][0] if word else k.MS_PRIVATE
 
 
 def hold(rootfs: str, base: int, mount_namespace: bool) -> Step:
@@ -68,7 +68,7 @@ def take(rootfs: str) -> "tuple[Step, ...]":
         Step("receive mounts from the host, send none", Call("mount", 0, "/", 0, k.MS_REC | k.MS_SLAVE, 0), kind="propagation"),
         Step(
             f"mount the root filesystem on {rootfs}",
-            Call("move_mount", Slot("root"), "", k.AT_FDCWD, rootfs, k.MOVE_MOUNT_F_EMPTY_PATH), kind="root",
+            Call("move_mount", Slot("root"), "", k.AT_FDCWD, rootfs, k.MOVE_MOUNT_F_EMPTY_PATH | k.MOVE_MOUNT_T_SYMLINKS), kind="root",
         ),
     )
 
@@ -109,9 +109,12 @@ def bound_device_sources(given: "list[Device]") -> "tuple[Step, ...]":
 
 
 def bound_paths(given: "list[Device]") -> "list[str]":
-    """The devices to bind from the host in a user namespace: the default ones and those of the configuration, but fifos."""
+    """The devices to bind from the host in a user namespace: the default ones and those of the configuration, but fifos and /dev/ptmx,
+
+    whose place is the container's own: engines list it among all devices of the host.
+    """
     paths = ["/dev/" + name for name, _, _ in DEVICES]
-    return paths + [device["path"] for device in given if device["type"] != "p" and device["path"] not in paths]
+    return paths + [device["path"] for device in given if device["type"] != "p" and device["path"] not in (*paths, "/dev/ptmx")]
 
 
 def bound_devices(given: "list[Device]") -> "tuple[Step, ...]":
@@ -140,14 +143,19 @@ def device(given: "Device") -> Step:
     )
 
 
-def enter(pivot: bool) -> Step:
-    """Makes the root filesystem the root, and lets go of the host's. pivot_root(2); chroot where pivoting is impossible."""
-    if not pivot:
-        return Step(
+def enter(covers: "tuple[str, ...] | None" = None) -> "tuple[Step, ...]":
+    """Makes the root filesystem the root, and lets go of the host's. pivot_root(2); chroot where pivoting is impossible: `covers` are then
+    the host's mounts of proc and sysfs.
+
+    They go first. They would stay in the mount namespace, below the root, and a proc of which nothing is covered permits every user
+    namespace in it to mount one (mount_too_revealing in fs/namespace.c), masks or not.
+    """
+    if covers is not None:
+        return (*map(_hide, covers), Step(
             "move the root filesystem onto / and enter it",
             Call("fchdir", Slot("root")), Call("mount", ".", "/", 0, 0x2000, 0), Call("chroot", "."), Call("chdir", "/"), kind="enter",
-        )
-    return Step(
+        ))
+    return (Step(
         "make the root filesystem the root, and let go of the host's",
         Call("openat", k.AT_FDCWD, "/", k.O_HERE | k.O_DIRECTORY, 0, into="host"),
         Call("fchdir", Slot("root")),
@@ -159,6 +167,16 @@ def enter(pivot: bool) -> Step:
         Call("close", Slot("host")),
         Call("fchdir", Slot("root")),
         kind="enter",
+    ),)
+
+
+def _hide(path: str) -> Step:
+    """Takes a mount of the host away. One that a user namespace holds fast is covered instead."""
+    return Step(
+        f"take {path} of the host away",
+        Call("umount2", path, k.MNT_DETACH, fine=("EINVAL", "EPERM", "ENOENT"), on_zero="end"),
+        *fresh("tmpfs", "tmpfs", MASK, k.MOUNT_ATTR_RDONLY),
+        Call("move_mount", TREE, "", k.AT_FDCWD, path, k.MOVE_MOUNT_F_EMPTY_PATH, fine=("ENOENT",)), CLOSE_TREE, kind="enter",
     )
 
 

@@ -34,21 +34,21 @@ KEPT = 128  # entries; a host uses a handful of profiles, the oldest go first
 SAFE = posix.O_NOFOLLOW | posix.O_CLOEXEC
 
 
-def program(section: "Seccomp", folder: str, warnings: "list[str] | None" = None) -> bytes:
+def program(section: "Seccomp", folder: str, warnings: "list[str] | None" = None, strict: bool = False) -> bytes:
     """The filter of linux.seccomp as classic BPF, an array of struct sock_filter (linux/filter.h), in this machine's byte order.
 
     `folder` keeps programs; it is made (0700) when its parent exists. A folder that cannot be used or is not ours alone only means
     compiling again. `warnings` takes one line for each thing the compiler passed over; a kept program has none to tell.
-    Raises what compiling raises: BadSpec, Refused.
+    Raises what compiling raises: BadSpec, with `strict` also for names that are passed over else (so nothing kept will do), Refused.
     """
     key = name(section)
     at = _open(folder)
     try:
-        code = _load(at, key) if at >= 0 else None
+        code = _load(at, key) if at >= 0 and not strict else None
         if code is None:
             from rundlet.seccomp.compile import compile_section, library
 
-            code, said = compile_section(section)
+            code, said = compile_section(section, strict)
             if warnings is not None:
                 warnings += said
             if at >= 0:

@@ -10,8 +10,8 @@ Imported only when no kept program serves; see cache.py. What the specification 
 * The comparisons of a rule must all hold; but where two look at the same argument, any of them suffices.
 * A rule without comparisons wins over those with comparisons for the same call. Otherwise the first in the list wins.
 * Arguments are compared as what a register holds: 32 bits on 32-bit architectures.
-* A call that is newer than the profile gets the default action. runc alone answers ENOSYS for numbers above the highest one in the
-  profile, by a stub put before the filter; rundlet loads what the profile says, and profiles have defaultErrnoRet for it.
+* A call that is newer than the profile gets ENOSYS, so that programs fall back to an older one: as runc has it, on the architectures
+  that are listed, for numbers above the highest one that the profile names, unless the default action lets calls through.
 
 Where they let half of an argument decide, the whole one does: x32 has 64-bit registers, and valueTwo of SCMP_CMP_MASKED_EQ may have
 bits outside of the mask, which can never be equal. socketcall(2) and ipc(2) hide the arguments of the calls they stand for behind a
@@ -23,6 +23,7 @@ import os
 from typing import TYPE_CHECKING
 
 from rundlet.errors import BadSpec, Refused
+from rundlet.plan.seccomp import PASSING
 from rundlet.seccomp.bpf import Architecture, Case, Condition, Range, assemble
 
 try:
@@ -35,12 +36,12 @@ except (RuntimeError, OSError) as e:
     ) from None
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from rundlet.spec.types import Seccomp, SeccompArg, SeccompSyscall
 
 WHERE = "/linux/seccomp"
-EPERM = 1
+EPERM, ENOSYS = 1, 38
 # SECCOMP_RET_… (linux/seccomp.h); the strictest first, as the kernel ranks the verdicts of several filters
 ACTIONS = {
     "SCMP_ACT_KILL_PROCESS": 0x80000000,
@@ -95,15 +96,18 @@ def library() -> tuple[str, str]:
     return (path if os.path.isabs(path) and os.path.exists(path) else ""), VERSION
 
 
-def compile_section(section: "Seccomp") -> tuple[bytes, list[str]]:
+def compile_section(section: "Seccomp", strict: bool = False) -> tuple[bytes, list[str]]:
     """The program of linux.seccomp, an array of struct sock_filter, and a warning for each name that was passed over.
 
-    Flags are the load's, not the filter's: see plan/seccomp.py. Raises BadSpec for what libseccomp does not know or no filter can say.
+    Flags are the load's, not the filter's: see plan/seccomp.py. Raises BadSpec for what libseccomp does not know or no filter can say;
+    with `strict` also for a name that would be passed over.
     """
     default = _verdict(section["defaultAction"], section["defaultErrnoRet"], f"{WHERE}/defaultAction", f"{WHERE}/defaultErrnoRet")
     tokens = [pyseccomp.system_arch() & 0xFFFFFFFF]
+    listed = set()
     for i, arch in enumerate(section["architectures"]):
         token = _architecture(arch, f"{WHERE}/architectures/{i}")
+        listed.add(token)
         if token not in tokens:
             tokens.append(token)
     tables = [_Table(token, default) for token in tokens]
@@ -112,14 +116,19 @@ def compile_section(section: "Seccomp") -> tuple[bytes, list[str]]:
         where = f"{WHERE}/syscalls/{i}"
         verdict = _verdict(rule["action"], rule["errnoRet"], f"{where}/action", f"{where}/errnoRet")
         cases = [Case(conditions, verdict) for conditions in _conditions(rule, where)]
-        if verdict == default:
-            continue
         for j, name in enumerate(rule["names"]):
             if _number(tokens[0], name) == UNKNOWN:
-                warnings.append(f"{where}/names/{j}: libseccomp {VERSION} knows no call {name!r}, which gets the default action")
+                if strict:
+                    raise BadSpec(f"{where}/names/{j}", f"libseccomp {VERSION} knows no call {name!r}")
+                if verdict != default:
+                    warnings.append(f"{where}/names/{j}: libseccomp {VERSION} knows no call {name!r}, which gets the default action")
                 continue
             for table in tables:
-                table.add(name, cases)
+                table.last = max(table.last, _number(table.token, name))
+                if verdict != default:
+                    table.add(name, cases)
+    for table in tables:
+        table.answers_newer = table.token in listed and section["defaultAction"] not in PASSING
     return assemble(_kernel_architectures(tables, default), KILL_THREAD), warnings
 
 
@@ -130,6 +139,8 @@ class _Table:
         self.token = token
         self.default = default
         self.wide = bool(token & 0x80000000) or token == X32  # __AUDIT_ARCH_64BIT
+        self.last = -1  # the highest number of a call that the profile names
+        self.answers_newer = False  # whether calls above it get ENOSYS
         self.calls: dict[int, list[Case]] = {}
         self._direct: dict[str, int] = {}
 
@@ -170,7 +181,11 @@ class _Table:
     def ranges(self) -> list[Range]:
         last = Case((), self.default)
         filled = [(number, cases) for number, cases in self.calls.items() if cases]
-        return [Range(number, number, (*cases, last) if cases[-1].conditions else tuple(cases)) for number, cases in filled]
+        found = [Range(number, number, (*cases, last) if cases[-1].conditions else tuple(cases)) for number, cases in filled]
+        if self.answers_newer and self.last >= 0:
+            end = X32_BIT - 1 if self.token == X86_64 else SKIPPED - 1
+            found.append(Range(max(self.last, *self.calls, -1) + 1, end, (Case((), ACTIONS["SCMP_ACT_ERRNO"] | ENOSYS),)))
+        return found
 
 
 def _kernel_architectures(tables: list[_Table], default: int) -> list[Architecture]:
@@ -214,6 +229,11 @@ def _architecture(arch: str, where: str) -> int:
     if not arch.startswith("SCMP_ARCH_") or not token:
         raise BadSpec(where, f"libseccomp {VERSION} knows no architecture {arch}")
     return token
+
+
+def known(words: "Iterable[str]") -> list[str]:
+    """Those of the architectures, SCMP_ARCH_…, that this libseccomp knows."""
+    return [word for word in words if _native.seccomp_arch_resolve_name(word.removeprefix("SCMP_ARCH_").lower().encode())]
 
 
 def _number(token: int, name: str) -> int:

@@ -279,7 +279,7 @@ SECCOMP = (
     ("defaultAction", ..., "word", ACTIONS),
     ("defaultErrnoRet", None, "int", U16),
     ("architectures", (), "list", ("word", ARCHITECTURES)),
-    ("flags", (), "list", ("word", FILTER_FLAGS)),
+    ("flags", None, "list", ("word", FILTER_FLAGS)),  # none at all is not an empty list: SPEC_ALLOW
     ("listenerPath", None, "string", None),
     ("listenerMetadata", None, "string", None),
     ("syscalls", (), "list", ("object", SECCOMP_SYSCALL)),

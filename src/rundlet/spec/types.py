@@ -233,8 +233,8 @@ class Seccomp(TypedDict):
     defaultAction: str  # never SCMP_ACT_NOTIFY
     defaultErrnoRet: int | None
     architectures: list[str]  # SCMP_ARCH_…; empty: the native one
-    flags: list[str]  # SECCOMP_FILTER_FLAG_…
-    listenerPath: str | None  # not None when a rule's action is SCMP_ACT_NOTIFY
+    flags: list[str] | None  # SECCOMP_FILTER_FLAG_…; None where the key is absent, which means those of plan/seccomp.py
+    listenerPath: str | None  # may be given otherwise where a rule's action is SCMP_ACT_NOTIFY: plan/seccomp.py
     listenerMetadata: str | None
     syscalls: list[SeccompSyscall]
 

@@ -27,6 +27,7 @@ IPC_SYSCTLS = (
 )
 MAX_EXTENTS = 340  # UID_GID_MAP_MAX_EXTENTS, include/linux/user_namespace.h
 MAX_ID = 4294967295  # the id -1 means "none" and cannot be mapped
+MIN_RUNTIME, MAX_TIME = 1024, (1 << 63) - 1  # nanoseconds: 1 << DL_SCALE, kernel/sched/sched.h
 MAX_CPU = 8191  # the largest CONFIG_NR_CPUS, less one
 MAX_NODE = 1023  # MAX_NUMNODES of CONFIG_NODES_SHIFT=10, less one
 MAX_HOST_NAME = 64  # __NEW_UTS_LEN, include/uapi/linux/utsname.h
@@ -149,10 +150,22 @@ def check_scheduler(scheduler: "Scheduler", where: str) -> None:
             raise BadSpec(f"{where}/priority", f"must be an integer from 1 to 99 for {policy}")
     elif scheduler["priority"]:
         raise BadSpec(f"{where}/priority", f"can only be given for SCHED_FIFO and SCHED_RR, not for {policy}")
+    runtime, deadline, period = scheduler["runtime"], scheduler["deadline"], scheduler["period"]
     if policy != "SCHED_DEADLINE":
-        for key in ("runtime", "deadline", "period"):
-            if scheduler[key]:
+        for key, value in (("runtime", runtime), ("deadline", deadline), ("period", period)):
+            if value:
                 raise BadSpec(f"{where}/{key}", f"can only be given for SCHED_DEADLINE, not for {policy}")
+        return
+    # __checkparam_dl() in kernel/sched/deadline.c; a period of 0 is the deadline
+    for key, value in (("runtime", runtime), ("deadline", deadline)):
+        if not value:
+            raise BadSpec(f"{where}/{key}", f"sched_setattr: `SCHED_DEADLINE` requires `{key}`, greater than 0")
+    if not MIN_RUNTIME <= runtime <= MAX_TIME:
+        raise BadSpec(f"{where}/runtime", f"`SCHED_DEADLINE` runtime must be between {MIN_RUNTIME} and {MAX_TIME}, not {runtime}")
+    if runtime > deadline:
+        raise BadSpec(f"{where}/runtime", f"`SCHED_DEADLINE` runtime {runtime} must be <= deadline {deadline}")
+    if period and deadline > period:
+        raise BadSpec(f"{where}/deadline", f"`SCHED_DEADLINE` deadline {deadline} must be <= period {period}")
 
 
 def number_list(text: str, most: int, where: str) -> "list[tuple[int, int]]":
@@ -216,7 +229,7 @@ def check_namespaces(config: "Config") -> None:
         if linux[key] and "mount" not in paths:  # type: ignore[literal-required]  # it would change the host's own mounts
             raise BadSpec(f"/linux/{key}", "needs a mount namespace in /linux/namespaces")
     if linux["netDevices"] and "network" not in paths:
-        raise BadSpec("/linux/netDevices", "needs a network namespace in /linux/namespaces")
+        raise BadSpec("/linux/netDevices", "unable to move network devices without a NET namespace: add one to /linux/namespaces")
 
 
 def check_maps(maps: "list[IDMapping]", where: str) -> None:
@@ -369,8 +382,6 @@ def check_seccomp(seccomp: "Seccomp", where: str) -> None:
             raise BadSpec(f"{where}/syscalls/{index}/names", "must name at least one system call, none empty")
         if rule["errnoRet"] is not None and action not in WITH_ERRNO:
             raise BadSpec(f"{where}/syscalls/{index}/errnoRet", f"needs SCMP_ACT_ERRNO or SCMP_ACT_TRACE, not {action}")
-        if action == "SCMP_ACT_NOTIFY" and not seccomp["listenerPath"]:
-            raise BadSpec(f"{where}/listenerPath", f"is required: {where}/syscalls/{index} has SCMP_ACT_NOTIFY")
 
 
 def check_rest(linux: "Linux", warnings: "list[str]") -> None:

@@ -1,0 +1,80 @@
+"""Limits of a cgroup in use: written in order, and taken back when one is refused, so that all hold or none."""
+
+from posix import stat
+
+from rundlet.cgroup.files import apply
+from rundlet.cgroup.place import Place, find
+from rundlet.cgroup.tree import read_file, write_file
+from rundlet.errors import Fault
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rundlet.plan.resources import Write
+
+# what a line about one device says when there is no limit; of other files such a line cannot be taken back
+NONE = {"io.max": "rbps=max wbps=max riops=max wiops=max", "io.weight": "default", "io.bfq.weight": "default"}
+
+
+class Change:
+    """Writes to the files of a place, each with what stood there before."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.done: "list[tuple[str, str, str | None]]" = []  # file, what has been written, what takes it back if anything does
+
+    def write(self, writes: "Iterable[Write]") -> None:
+        """Carries the writes out. Raises what files.apply() does, when those before it have been taken back."""
+        for write in writes:
+            path, chosen = self._file(write)
+            old = "" if write.controller == "devices" else read_file(path)  # those are to be written only
+            try:
+                apply(self.place, (chosen,))
+            except Fault as fault:
+                self.take_back(fault)
+                raise
+            self.done.append(reverse(path, chosen.text, old))
+
+    def _file(self, write: "Write") -> "tuple[str, Write]":
+        """The file that the write goes to, and the write itself or what it is otherwise, where the kernel has no such file."""
+        at = find(self.place, write.controller)
+        if at is None:
+            return "", write
+        path = f"{at.path}/{write.file}"
+        try:
+            stat(path)
+        except OSError:
+            if write.otherwise is not None:
+                return self._file(write.otherwise)
+        return path, write
+
+    def take_back(self, fault: Fault) -> None:
+        """Undoes the writes, the last one first; what cannot be undone is said in the fault."""
+        for path, text, back in reversed(self.done):
+            try:
+                if back is None:
+                    fault.cleanup.append(f"`{path}` has been set to {text}")
+                else:
+                    write_file(path, back)
+            except OSError:
+                fault.cleanup.append(f"`{path}` stays set to {text}")
+        self.done.clear()
+
+
+def reverse(path: str, text: str, old: str) -> "tuple[str, str, str | None]":
+    """The (file, text written, text that takes it back) of a write of `text`, where the file said `old`."""
+    folder, _, file = path.rpartition("/")
+    if file in ("devices.allow", "devices.deny"):
+        other = "devices.deny" if file == "devices.allow" else "devices.allow"
+        return f"{folder}/{other}", text, None if text == "a" else text
+    if file == "memory.oom_control":
+        return path, text, old.partition("oom_kill_disable ")[2][:1]
+    key = text.partition(" ")[0]
+    if ":" not in key and key != "default":
+        # one value; an empty one is written as a line
+        return path, text, (old or "\n") if old.count("\n") <= 1 else None
+    line = next((line for line in old.splitlines() if line.partition(" ")[0] == key), "")
+    if not line and file.startswith("blkio."):
+        return path, text, f"{key} 0"
+    return path, text, line or (f"{key} {NONE[file]}" if file in NONE else None)

@@ -1,0 +1,98 @@
+"""A container's group of resctrl: found or made, joined by each process, removed by who made it."""
+
+import posix
+from posix import O_CLOEXEC, O_WRONLY
+
+from rundlet.errors import Fault
+from rundlet.life import store
+from rundlet.plan import rdt
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    from rundlet.spec.types import IntelRdt
+
+    class Group(TypedDict):
+        """What the record says of it: the folder, that of the monitoring group or "", and which of them to remove with the container."""
+
+        group: str
+        monitor: str
+        made: list[str]
+
+
+def find(asked: "IntelRdt", name: str) -> "Group":
+    """Where the group of the container `name` is, or is to be; makes nothing. Raises Refused when it cannot be had."""
+    top = rdt.mount(store.read("/proc/self/mountinfo").decode("utf-8", "surrogateescape"))
+    return at(top, asked, name)
+
+
+def at(top: str, asked: "IntelRdt", name: str) -> "Group":
+    """As find(), with resctrl mounted on `top`."""
+    folder = rdt.group(asked, name)
+    path = f"{top}/{folder}" if folder else top
+    try:
+        there = store.read(path + "/schemata").decode()
+    except FileNotFoundError:
+        there = None
+    made = [path] if rdt.check(asked, there) else []
+    monitor = f"{path}/mon_groups/{name}" if asked["enableMonitoring"] else ""
+    return {"group": path, "monitor": monitor, "made": [*([monitor] if monitor else []), *made]}
+
+
+def make(group: "Group", asked: "IntelRdt") -> None:
+    """Makes what has to be made, and writes the schemata. Raises Fault; what was made remove() removes."""
+    try:
+        for path in reversed(group["made"]):
+            posix.mkdir(path, 0o755)
+    except OSError as e:
+        hint = "; the CPU has no more classes of service" if e.errno == 28 else ""
+        raise Fault(f"/linux/intelRdt: cannot make {path}: {(e.strerror or '').lower()}{hint}") from None
+    # a group that was named and is there holds what is asked for already, but for the lines of `schemata`
+    held = asked["closID"] and group["group"] not in group["made"]
+    text = "".join(line + "\n" for line in asked["schemata"]) if held else rdt.schemata(asked)
+    if text:
+        write(group["group"], text)
+
+
+def write(path: str, text: str) -> None:
+    """Writes schemata, line by line: the kernel forgets what of a longer text it has refused. Raises Fault with the kernel's reason."""
+    for line in text.splitlines():
+        try:
+            _write(path + "/schemata", line + "\n")
+        except OSError as e:
+            try:
+                why = store.read(path.rpartition("/")[0] + "/info/last_cmd_status").decode("utf-8", "replace").strip()
+            except OSError:
+                why = ""
+            said = (e.strerror or "").lower() + (f" ({why})" if why else "")
+            raise Fault(f'/linux/intelRdt: write "{line}" to {path}/schemata: {said}') from None
+
+
+def join(group: "Group", pid: int) -> None:
+    """Puts a process into the group and, where there is one, the monitoring group. Raises Fault."""
+    for path in (group["group"], group["monitor"]):
+        if path:
+            try:
+                _write(path + "/tasks", str(pid))
+            except OSError as e:
+                raise Fault(f"/linux/intelRdt: write {pid} to {path}/tasks: {(e.strerror or '').lower()}") from None
+
+
+def remove(group: "Group") -> None:
+    """Removes what was made. Raises Fault."""
+    for path in group["made"]:
+        try:
+            posix.rmdir(path)
+        except FileNotFoundError:
+            pass
+        except OSError as e:
+            raise Fault(f"cannot remove {path}: {(e.strerror or '').lower()}") from None
+
+
+def _write(path: str, text: str) -> None:
+    fd = posix.open(path, O_WRONLY | O_CLOEXEC)
+    try:
+        posix.write(fd, text.encode())
+    finally:
+        posix.close(fd)

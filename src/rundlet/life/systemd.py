@@ -1,0 +1,111 @@
+"""The cgroup of a container when systemd makes it (--cgroup-manager systemd): what create, update and delete do about it."""
+
+import posix
+
+from rundlet import log
+from rundlet.cgroup import files, systemd
+from rundlet.errors import Refused
+from rundlet.plan import devicefilter
+from rundlet.plan import systemd as plan_systemd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypedDict
+
+    from rundlet.cgroup.place import Place
+    from rundlet.host import Facts
+    from rundlet.plan.devicefilter import Rule
+    from rundlet.plan.resources import Write
+    from rundlet.spec.types import Config
+
+    class Made(TypedDict):
+        """What later commands know of the unit: its name, the address of the bus, the cgroup in it, and whether it is a user's."""
+
+        unit: str
+        bus: str
+        subgroup: str
+        user: bool
+
+
+class Unit:
+    """The unit of a container to be. There is a manager to make it as soon as there is this."""
+
+    def __init__(self, config: "Config", container_id: str, facts: "Facts") -> None:
+        """Raises BadSpec and Refused."""
+        user = posix.geteuid() != 0 or facts["user_namespace"]
+        cgroups = facts["cgroup"]
+        if not cgroups["mounts"]:
+            raise Refused("the systemd cgroup manager needs cgroups, and none are mounted here", "leave out --systemd-cgroup")
+        annotations = config["annotations"]
+        self.unit = plan_systemd.unit(config["linux"]["cgroupsPath"], container_id, user)
+        self.subgroup = plan_systemd.subgroup(annotations, 2 if cgroups["layout"] == "v2" else 1)
+        self.text = f"rundlet container {container_id}"
+        self.properties = plan_systemd.annotated(annotations)
+        self.bus = systemd.connect(user)
+        self.version = systemd.version(self.bus)
+        if not user:  # a user's manager may not filter devices
+            rules = devicefilter.rules(config["linux"]["resources"]["devices"])
+            self.properties = {**plan_systemd.devices(*devicefilter.since_reset(rules), self.version), **self.properties}
+        self.place = systemd.place(self.bus, self.unit, self.subgroup, cgroups)
+        self.user = user
+        self.started = False
+
+    def made(self) -> "Made":
+        """What later commands need to know, for the container's record."""
+        return {"unit": self.unit.name, "bus": self.bus.address, "subgroup": self.subgroup, "user": self.user}
+
+    def start(self, pid: int, writes: "tuple[Write, ...]") -> str:
+        """Asks for the unit, with the limits that it has properties for; the job. Raises Refused."""
+        properties = {**plan_systemd.limits(writes, self.version), **self.properties}
+        job = systemd.start(self.bus, self.unit, pid, properties, self.text)
+        self.started = True
+        return job
+
+    def enter(self, job: str, pid: int, need: "set[str]") -> "Place":
+        """Once the unit is there: the container's cgroups in it, with the process in them. Raises Refused and StepFailed."""
+        systemd.wait(self.bus, self.unit, job)
+        self.bus.close()  # the bus would go on to tell us of jobs
+        return systemd.settle(self.unit, self.place, pid, need).place
+
+    def stop(self) -> None:
+        """Undoes start."""
+        if self.started:
+            stop(self.made())
+            files.remove(self.place)
+
+
+def update(made: "Made", writes: "tuple[Write, ...]", rules: "Sequence[Rule] | None") -> None:
+    """Tells systemd of limits that have changed, and of device rules where these have. Raises Refused."""
+    bus = systemd.again(made["bus"])
+    try:
+        known = systemd.version(bus)
+        properties = plan_systemd.limits(writes, known)
+        if rules is not None and not made["user"]:
+            # what is set is added to what there is, and nothing else than nothing takes it all away
+            systemd.update(bus, made["unit"], plan_systemd.NO_DEVICES)
+            properties.update(plan_systemd.devices(*devicefilter.since_reset(rules), known))
+        systemd.update(bus, made["unit"], properties)
+    finally:
+        bus.close()
+
+
+def attach(made: "Made", pid: int) -> None:
+    """Has one more process of the container moved to where the first one was, for who may not do that by himself. Raises Refused."""
+    bus = systemd.again(made["bus"])
+    try:
+        systemd.attach(bus, made["unit"], f"/{made['subgroup']}", pid)
+    finally:
+        bus.close()
+
+
+def stop(made: "Made") -> None:
+    """Stops the unit of a container whose processes are gone. systemd may be gone as well: then that is said, and nothing else to do."""
+    try:
+        bus = systemd.again(made["bus"])
+        try:
+            systemd.stop(bus, made["unit"])
+        finally:
+            bus.close()
+    except Refused as e:
+        log.warning(str(e))

@@ -1,0 +1,555 @@
+"""What the options of mounts do, seen from inside: in mountinfo, and by trying."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rundlet.plan import mounts
+from tests import bundles
+from tests.bundles import CAPABLE, CGROUPS, FACTS, QUIET, Box, user_namespace
+from tests.real.test_rootfs import MOUNTS, flags, mountinfo, shares
+
+ADMIN = ["CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE", "CAP_SYS_CHROOT", "CAP_SETUID", "CAP_SETGID", "CAP_MKNOD"]
+
+
+def superblock(text: str, path: str) -> set[str]:
+    """The options of the filesystem that is mounted at a path."""
+    return set(mountinfo(text)[path][-1].split(","))
+
+
+def trusted(box: Box) -> Box:
+    """Gives the container what it takes to look around."""
+    box.process["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), ADMIN)
+    return box
+
+
+def in_user_namespace(box: Box) -> Box:
+    user_namespace(box.config)
+    os.chown(box.rootfs, 100000, 100000)
+    return box
+
+
+@pytest.fixture
+def tree(box: Box) -> Iterator[Path]:
+    """A directory of the host with a mount below it, and one below that."""
+    outer = box.folder / "tree"
+    (outer / "a").mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "a", outer / "a"], check=True)
+    (outer / "a/b").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "b", outer / "a/b"], check=True)
+    yield outer
+    subprocess.run(["umount", "-lR", outer / "a"], check=True)
+
+
+# ── flags ──
+
+
+# option: (what is seen in mountinfo, or what is not after its opposite)
+@pytest.mark.parametrize(
+    ("option", "seen"),
+    [
+        ("rro", "ro"),
+        ("rnosuid", "nosuid"),
+        ("rnodev", "nodev"),
+        ("rnoexec", "noexec"),
+        ("rnoatime", "noatime"),
+        ("rnodiratime", "nodiratime"),
+        ("rnosymfollow", "nosymfollow"),
+        ("rrelatime", "relatime"),
+    ],
+)
+@pytest.mark.parametrize("user", [False, True])
+def test_recursive_attributes_reach_all_below(box: Box, tree: Path, option: str, seen: str, user: bool) -> None:
+    if user:
+        in_user_namespace(box)
+    box.mount("/data", str(tree), "rbind", option)
+    box.mount("/new", "tmpfs", option, kind="tmpfs")
+    text = box.says(MOUNTS)
+    for path in ("/data", "/data/a", "/data/a/b", "/new"):
+        assert seen in flags(text, path), path
+
+
+@pytest.mark.parametrize(
+    ("option", "gone"),
+    [
+        ("rrw", "ro"),
+        ("rsuid", "nosuid"),
+        ("rdev", "nodev"),
+        ("rexec", "noexec"),
+        ("ratime", "noatime"),
+        ("rdiratime", "nodiratime"),
+        ("rsymfollow", "nosymfollow"),
+        ("rstrictatime", "relatime"),
+    ],
+)
+def test_recursive_attributes_are_taken_from_all_below(box: Box, tree: Path, option: str, gone: str) -> None:
+    for point in (tree / "a", tree / "a/b"):
+        subprocess.run(["mount", "-o", f"remount,bind,{gone}", point], check=True)
+    box.mount("/data", str(tree), "rbind", option)
+    text = box.says(MOUNTS)
+    for path in ("/data/a", "/data/a/b"):
+        assert gone not in flags(text, path), path
+    assert gone in flags(Path("/proc/self/mountinfo").read_text(), str(tree / "a")), "the host's changed"
+
+
+def test_a_bind_that_is_not_recursive_takes_recursive_attributes(box: Box) -> None:
+    (box.folder / "dir").mkdir()
+    box.mount("/data", str(box.folder / "dir"), "bind", "rro", "nosuid")
+    assert {"ro", "nosuid"} <= flags(box.says(MOUNTS), "/data")
+
+
+@pytest.mark.parametrize("words", [["sync"], ["dirsync"], ["lazytime"], ["mand"]])
+def test_flags_of_the_filesystem(box: Box, words: list[str]) -> None:
+    box.mount("/fs", "tmpfs", *words, kind="tmpfs")
+    seen = superblock(box.says(MOUNTS), "/fs")
+    assert {word for word in words if word != "mand"} <= seen  # mandatory locks are gone since Linux 5.15; the word is still taken
+
+
+@pytest.mark.parametrize("words", [["sync", "async"], ["lazytime", "nolazytime"], ["mand", "nomand"]])
+def test_the_later_flag_holds(box: Box, words: list[str]) -> None:
+    box.mount("/fs", "tmpfs", *words, kind="tmpfs")
+    assert words[0] not in superblock(box.says(MOUNTS), "/fs")
+
+
+@pytest.mark.parametrize("word", [word for word in mounts.words() if word not in ("remount", "idmap", "ridmap", "copy-symlink", "tmpcopyup", "dest-nofollow")])
+def test_every_word_that_features_lists_is_taken(box: Box, word: str) -> None:
+    (box.folder / "dir").mkdir()
+    box.mount("/bound", str(box.folder / "dir"), "bind", word)
+    if word not in ("bind", "rbind", "src-nofollow"):
+        box.mount("/fs", "tmpfs", word, kind="tmpfs")
+    assert {"/bound"} <= mountinfo(box.says(MOUNTS)).keys()
+
+
+def test_a_remount_tells_the_filesystem(box: Box) -> None:
+    box.mount("/fs", "tmpfs", "size=64k", kind="tmpfs")
+    box.mount("/fs", "tmpfs", "remount", "size=128k", "noexec", kind="tmpfs")
+    text = box.says(MOUNTS)
+    assert "size=128k" in superblock(text, "/fs")
+    assert "noexec" in flags(text, "/fs")
+
+
+@pytest.mark.parametrize("word", ["shared", "slave", "private", "unbindable", "rshared", "rprivate"])
+def test_propagation_of_a_new_filesystem(box: Box, word: str) -> None:
+    box.mount("/fs", "tmpfs", word, kind="tmpfs")
+    assert shares(box.says(MOUNTS), "/fs") == {"slave": "private"}.get(word, word.removeprefix("r"))
+
+
+# ── tmpfs ──
+
+
+def test_a_tmpfs_has_the_mode_of_what_it_covers(box: Box) -> None:
+    (box.rootfs / "data").mkdir()
+    (box.rootfs / "data").chmod(0o1712)
+    box.mount("/data", "tmpfs", "ro", kind="tmpfs")
+    box.mount("/given", "tmpfs", "mode=700", kind="tmpfs")
+    assert box.says("stat -c %a /data /given") == "1712\n700\n"
+
+
+def test_a_tmpfs_over_an_earlier_mount_has_the_mode_seen_there(box: Box) -> None:
+    (box.folder / "dir/sub").mkdir(parents=True)
+    (box.folder / "dir/sub").chmod(0o710)
+    (box.rootfs / "data/sub").mkdir(parents=True)
+    box.mount("/data", str(box.folder / "dir"), "bind")
+    box.mount("/data/sub", "tmpfs", kind="tmpfs")
+    box.mount("/fs", "tmpfs", "mode=755", kind="tmpfs")
+    box.mount("/fs/deep/er", "tmpfs", kind="tmpfs")
+    assert box.says("stat -c %a /data/sub /fs/deep/er") == "710\n1777\n"
+
+
+@pytest.mark.parametrize("user", [False, True])
+def test_what_is_read_only_is_so_last(box: Box, user: bool) -> None:
+    """A read-only tmpfs can be mounted in, and a read-only /dev has its devices; then nothing more can be made there."""
+    if user:
+        in_user_namespace(box)
+    dev = next(m for m in box.config["mounts"] if m["destination"] == "/dev")
+    dev["options"].append("ro")
+    box.mount("/fs", "tmpfs", "ro", "mode=755", kind="tmpfs")
+    box.mount("/fs/in/it", "tmpfs", "rro", kind="tmpfs")
+    out = trusted(box).says(
+        f"for d in /dev /fs /fs/in /fs/in/it; do touch $d/x 2>&1; done; echo hello > /dev/null && ls /dev/pts/ptmx; echo; {MOUNTS}"
+    )
+    tried, _, text = out.partition("\n\n")
+    assert tried.count("Read-only file system") == 4
+    assert tried.endswith("/dev/pts/ptmx")
+    assert {"ro"} <= flags(text, "/dev") & flags(text, "/fs") & flags(text, "/fs/in/it")
+
+
+# ── places ──
+
+
+def test_binds_of_what_is_no_directory(box: Box) -> None:
+    os.mkfifo(box.folder / "fifo")
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    server.bind(str(box.folder / "socket"))
+    os.mknod(box.folder / "null", 0o666 | 0o020000, os.makedev(1, 3))
+    for name in ("fifo", "socket", "null"):
+        for words in (["bind"], ["bind", "ro"], ["rbind", "rro"]):
+            box.mount(f"/data/{name}-{words[-1]}", str(box.folder / name), *words)
+    out = box.says("for n in fifo socket null; do for w in bind ro rro; do stat -c %F /data/$n-$w; done; done")
+    server.close()
+    assert out.splitlines() == ["fifo"] * 3 + ["socket"] * 3 + ["character special file"] * 3
+
+
+@pytest.mark.parametrize("place", ["//data///deep/", "/data/./deep", "data/deep", "/data/x/../deep"])
+def test_odd_ways_to_write_a_place(box: Box, place: str) -> None:
+    box.mount(place, "tmpfs", kind="tmpfs")
+    assert "/data/deep" in mountinfo(box.says(MOUNTS))
+
+
+def test_a_relative_place_brings_a_warning(box: Box) -> None:
+    box.mount("data", "tmpfs", kind="tmpfs")
+    box.sh("true").save()
+    box.ok("--log", str(box.folder / "log"), "run", "--bundle", str(box.bundle), box.id)
+    assert "/mounts/4/destination" in (box.folder / "log").read_text()
+
+
+def test_mounts_over_mounts_in_order(either: Box) -> None:
+    for name in ("one", "two"):
+        (either.folder / name).mkdir()
+        (either.folder / name / name).touch()
+        (either.folder / f"{name}.txt").write_text(name)
+    either.mount("/data", str(either.folder / "one"), "bind")
+    either.mount("/data", str(either.folder / "two"), "bind")
+    either.mount("/file", str(either.folder / "one.txt"), "bind")
+    either.mount("/file", str(either.folder / "two.txt"), "bind", "ro")
+    assert either.says("ls /data; cat /file") == "two\ntwo"
+
+
+def test_nested_mounts(either: Box) -> None:
+    (either.folder / "dir").mkdir()
+    (either.folder / "file").write_text("file")
+    either.mount("/a", "tmpfs", "mode=755", kind="tmpfs")
+    either.mount("/a/b/c", str(either.folder / "dir"), "bind")
+    either.mount("/a/b/c/d", "tmpfs", kind="tmpfs")
+    either.mount("/a/b/c/d/file", str(either.folder / "file"), "bind")
+    assert either.says("cat /a/b/c/d/file") == "file"
+    assert os.listdir(either.folder / "dir") == ["d"]
+
+
+@pytest.mark.parametrize("no_pivot", [False, True])
+@pytest.mark.parametrize("recursive", ["bind", "rbind"])
+def test_a_bind_on_the_root(box: Box, recursive: str, no_pivot: bool) -> None:
+    """What is mounted afterwards is mounted in the new root, and nothing of the old one is left."""
+    shutil.copytree(box.rootfs, box.folder / "other", symlinks=True)
+    (box.folder / "other/mark").touch()
+    (box.rootfs / "old").touch()
+    box.config["mounts"].insert(0, {"destination": "/", "type": "bind", "source": str(box.folder / "other"), "options": [recursive]})
+    box.config["root"]["readonly"] = True
+    done = trusted(box).sh(f"ls -d /mark /old /proc/self; touch /x; echo; {MOUNTS}").run(*(["--no-pivot"] if no_pivot else []))
+    seen, _, text = done.out.partition("\n\n")
+    assert seen.split() == ["/mark", "/proc/self"]
+    assert "Read-only file system" in done.err
+    assert "ro" in flags(text, "/")
+    assert not (box.folder / "other/x").exists()
+    assert not (box.rootfs / "x").exists()
+
+
+def test_a_tmpfs_on_the_root_filled_with_the_image(box: Box) -> None:
+    box.config["mounts"].insert(0, {"destination": "/", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]})
+    text = box.says(f"touch /new; stat -c %a /tmp; readlink /bin/ls; {MOUNTS}")
+    assert text.startswith("1777\nbusybox\n")
+    assert mountinfo(text)["/"][-3] == "tmpfs"
+    assert not (box.rootfs / "new").exists()
+
+
+def test_overlay(box: Box) -> None:
+    if not supports("overlay"):
+        pytest.skip("this kernel has no overlay")
+    for name in ("lower", "upper", "work"):
+        (box.folder / name).mkdir()
+    (box.folder / "lower/file").write_text("lower")
+    box.mount("/data", "overlay", *(f"{key}dir={box.folder / key}" for key in ("lower", "upper", "work")), "nodev", kind="overlay")
+    out = box.says(f"cat /data/file; echo new > /data/file; {MOUNTS}")
+    assert out.startswith("lower")
+    assert "nodev" in flags(out, "/data")
+    assert (box.folder / "lower/file").read_text() == "lower"
+    assert (box.folder / "upper/file").read_text() == "new\n"
+
+
+def test_options_longer_than_fsconfig_takes(box: Box) -> None:
+    """mount(2) takes a page of options, fsconfig(2) 255 bytes of each."""
+    if not supports("overlay"):
+        pytest.skip("this kernel has no overlay")
+    lower = []
+    for n in range(6):
+        folder = box.folder / f"{'x' * 60}{n}"
+        folder.mkdir()
+        (folder / f"file{n}").touch()
+        lower.append(str(folder))
+    words = [f"lowerdir={':'.join(lower)}", "nosuid", "noatime", "ro"]
+    assert len(words[0]) > 256
+    box.mount("/data/overlay", "overlay", *words, kind="overlay")
+    out = box.says(f"ls /data/overlay; {MOUNTS}")
+    assert out.startswith("".join(f"file{n}\n" for n in range(6)))
+    assert {"nosuid", "noatime", "ro"} <= flags(out, "/data/overlay")
+    box.config["mounts"][-1]["options"] = [f"lowerdir={'/x' * 3000}"]
+    assert "options are too long" in box.run().err
+    assert box.left() == []
+
+
+def supports(kind: str) -> bool:
+    return bool(re.search(rf"\b{kind}$", Path("/proc/filesystems").read_text(), re.M))
+
+
+# ── links ──
+
+
+def test_a_link_that_is_copied(box: Box) -> None:
+    (box.folder / "link").symlink_to("leads/nowhere")
+    (box.folder / "file").write_text("file")
+    (box.rootfs / "same").symlink_to("leads/nowhere")
+    box.mount("/a/sym/link", str(box.folder / "link"), "rbind", "copy-symlink")
+    box.mount("/same", str(box.folder / "link"), "bind", "copy-symlink")
+    box.mount("/file", str(box.folder / "file"), "bind", "copy-symlink")
+    out = box.says(f"readlink /a/sym/link; readlink /same; cat /file; echo; {MOUNTS}")
+    assert out.startswith("leads/nowhere\nleads/nowhere\nfile\n")
+    assert not {"/a/sym/link", "/same"} & mountinfo(out).keys()
+
+
+def test_a_link_that_is_copied_over_another_is_refused(box: Box) -> None:
+    (box.folder / "link").symlink_to("here")
+    (box.rootfs / "link").symlink_to("there")
+    box.mount("/link", str(box.folder / "link"), "bind", "copy-symlink")
+    done = box.run()
+    assert done.status == 1
+    assert "/link is there already, and is not the same link" in done.err
+    assert os.readlink(box.rootfs / "link") == "there"
+
+
+def test_links_are_copied_or_not_followed(box: Box) -> None:
+    (box.folder / "link").symlink_to("here")
+    for other in ("src-nofollow", "dest-nofollow"):
+        box.config["mounts"] = box.config["mounts"][:4]
+        box.mount("/link", str(box.folder / "link"), "bind", "copy-symlink", other)
+        assert "mutually exclusive" in box.run().err
+
+
+@pytest.mark.parametrize("user", [False, True])
+def test_links_that_are_not_followed(box: Box, user: bool) -> None:
+    """Bound themselves (src-nofollow), and covered themselves (dest-nofollow)."""
+    if user:
+        in_user_namespace(box)
+    (box.folder / "file").write_text("file")
+    (box.folder / "link").symlink_to(box.folder / "file")
+    for name in ("a", "b", "c"):
+        (box.rootfs / name).symlink_to("nowhere")
+    box.mount("/a", str(box.folder / "link"), "bind", "src-nofollow", "dest-nofollow")
+    box.mount("/b", str(box.folder / "link"), "bind", "dest-nofollow")
+    box.mount("/c", str(box.folder / "file"), "bind", "src-nofollow", "dest-nofollow")
+    assert box.says("readlink /a; cat /b /c") == f"{box.folder}/file\nfilefile"
+    assert not (box.rootfs / "nowhere").exists()
+
+
+@pytest.mark.parametrize("place", ["/proc/self", "/dev/pts/ptmx", "/sys/class"])
+def test_what_proc_sysfs_and_devpts_have_is_not_covered_link_by_link(box: Box, place: str) -> None:
+    (box.folder / "link").symlink_to("anything")
+    (box.folder / "file").touch()
+    box.mount(place, str(box.folder / "file"), "bind", "dest-nofollow")
+    done = box.run()
+    assert done.status == 1
+    assert f"override of the mount destination {place} is not allowed" in done.err or "not a directory" in done.err.lower()
+    assert box.left() == []
+
+
+# ── the root ──
+
+
+@pytest.mark.parametrize("path", ["rootfs", "./rootfs/", ".", "link", "deep/link"])
+def test_ways_to_name_the_root(box: Box, path: str) -> None:
+    (box.rootfs / "mark").touch()
+    (box.bundle / "link").symlink_to("rootfs")
+    (box.bundle / "deep").symlink_to(".")
+    if path == ".":
+        for name in os.listdir(box.rootfs):
+            (box.rootfs / name).rename(box.bundle / name)
+    box.config["root"]["path"] = path
+    assert box.says("ls -d /mark") == "/mark\n"
+
+
+def test_the_hosts_own_root_as_the_root(box: Box) -> None:
+    box.config["root"] = {"path": "/", "readonly": True}
+    box.config["process"]["args"] = [str(box.rootfs / "bin/busybox"), "cat", "/proc/self/mountinfo"]
+    box.config["linux"]["maskedPaths"] = []
+    done = box.run()
+    assert (done.status, done.err) == (0, "")
+    assert "ro" in flags(done.out, "/")
+    assert str(box.folder) not in " ".join(fields[4] for fields in map(str.split, done.out.splitlines()))
+
+
+def test_a_root_that_is_a_shared_mount_stays_private(box: Box) -> None:
+    place = box.folder / "mounted"
+    place.mkdir()
+    subprocess.run(["mount", "--bind", box.rootfs, place], check=True)
+    subprocess.run(["mount", "--make-shared", place], check=True)
+    try:
+        box.config["root"]["path"] = str(place)
+        text = trusted(box).says(f"mkdir /in; mount -t tmpfs x /in; {MOUNTS}")
+        assert shares(text, "/") == "private"
+        assert not os.path.ismount(place / "in")
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def test_no_pivot_leaves_no_proc_of_the_host_within_reach(box: Box) -> None:
+    """One of which nothing is covered permits every user namespace a proc without masks."""
+    everything = [*ADMIN, "CAP_SETFCAP"]
+    box.process["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), everything)
+    box.linux["maskedPaths"] = ["/proc/sysrq-trigger"]
+    box.process["noNewPrivileges"] = False
+    script = "unshare -mrpf sh -c 'mount -t proc none /proc && echo mounted'; true"
+    for options in ([], ["--no-pivot"]):
+        done = box.sh(script).run(*options)
+        assert "mounted" not in done.out, options
+        assert "ermission denied" in done.err or "not permitted" in done.err, options
+
+
+@pytest.mark.parametrize("word", ["private", "rslave", "shared", "unbindable"])
+def test_no_pivot_with_propagation(box: Box, word: str) -> None:
+    box.linux["rootfsPropagation"] = word
+    done = box.sh(MOUNTS).run("--no-pivot")
+    assert (done.status, done.err) == (0, "")
+    assert shares(done.out, "/") == {"rslave": "private"}.get(word, word)
+
+
+# ── many ──
+
+
+@pytest.mark.parametrize("user", [False, True])
+def test_hundreds_of_mounts(box: Box, user: bool) -> None:
+    if user:
+        in_user_namespace(box)
+    (box.folder / "file").write_text("file")
+    (box.folder / "dir").mkdir()
+    for n in range(150):
+        box.mount(f"/data/{n % 7}/file{n}", str(box.folder / "file"), "bind", "ro", "nosuid")
+    for n in range(50):
+        box.mount(f"/data/dir{n}", str(box.folder / "dir"), "rbind", "rnodev")
+    for n in range(20):
+        box.mount(f"/data/fs{n}", "tmpfs", "ro", "size=4k", kind="tmpfs")
+    text = box.says(f"cat /data/2/file149; {MOUNTS}")
+    assert text.startswith("file")
+    assert len([path for path in mountinfo(text) if path.startswith("/data/")]) == 220
+    assert "ro" in flags(text, "/data/fs19")
+
+
+# ── devices ──
+
+
+def test_devices_that_every_container_has_given_once_more(box: Box) -> None:
+    box.linux["devices"] = [
+        {"path": "/dev/tty", "type": "c", "major": 5, "minor": 0},
+        {"path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2},
+    ]
+    out = box.says("stat -c '%F %t:%T %a' /dev/tty; stat -L -c '%F %t:%T %a' /dev/ptmx")
+    assert out.splitlines() == ["character special file 5:0 666", "character special file 5:2 666"]
+
+
+# ── masks ──
+
+
+def test_masked_directories_are_one_empty_read_only_tmpfs(box: Box) -> None:
+    for name in ("one", "two", "three"):
+        (box.rootfs / name / "inner").mkdir(parents=True)
+    box.linux["maskedPaths"] = ["/one", "/two", "/three"]
+    box.config["root"]["readonly"] = True
+    out = trusted(box).says(f"ls -A /one /two /three; stat -c %d /one /two /three; touch /one/x 2>&1; rmdir /two 2>&1; {MOUNTS}")
+    numbers = re.findall(r"^\d+$", out, re.M)
+    assert len(numbers) == 3
+    assert len(set(numbers)) == 1
+    assert "inner" not in out
+    for path in ("/one", "/two", "/three"):
+        assert "ro" in flags(out, path)
+
+
+def test_masks_cannot_be_taken_off_without_privilege(box: Box) -> None:
+    (box.rootfs / "secret").write_text("secret")
+    box.linux["maskedPaths"] = ["/secret"]
+    done = box.sh("umount /secret; rm -f /secret; cat /secret; mount --bind / /tmp; cat /tmp/secret").run()
+    assert "secret\n" not in done.out
+    assert done.out == ""
+
+
+# ── sysfs and proc ──
+
+
+@pytest.mark.skipif("CAP_SYS_ADMIN" not in CAPABLE, reason="covering the host's /sys takes CAP_SYS_ADMIN")
+def test_a_covered_sysfs_of_the_host_is_shown_as_it_is(box: Box) -> None:
+    """As a runtime in a container finds it: the kernel then refuses a user namespace a new one (mount_too_revealing)."""
+    in_user_namespace(box)
+    box.sh(MOUNTS).save()
+    script = 'mount -t tmpfs cover /sys/kernel && exec "$@"'
+    words = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script, "sh", *box.words("run", "--bundle", str(box.bundle), box.id)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {"ro", "nosuid", "nodev", "noexec"} <= flags(done.stdout, "/sys")
+    assert mountinfo(done.stdout)["/sys/kernel"][-2] == "cover"
+    assert {"ro", "nosuid", "nodev", "noexec"} <= flags(done.stdout, "/sys/kernel")
+
+
+@pytest.mark.skipif("CAP_SYS_ADMIN" not in CAPABLE, reason="covering the host's /proc takes CAP_SYS_ADMIN")
+def test_a_proc_that_the_kernel_refuses_is_told_why(box: Box) -> None:
+    in_user_namespace(box)
+    box.save()
+    script = 'mount -t tmpfs cover /proc/sys && exec "$@"'
+    words = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script, "sh", *box.words("run", "--bundle", str(box.bundle), box.id)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "mount proc on /proc" in done.stderr
+    assert "mount_too_revealing" in done.stderr
+    assert box.left() == []
+
+
+# ── SELinux ──
+
+
+def test_a_label_of_mounts_takes_selinux(box: Box) -> None:
+    if "selinux" in (FACTS["lsm"] or ()):
+        pytest.skip("this kernel runs SELinux")
+    box.linux["mountLabel"] = "system_u:object_r:container_file_t:s0:c1,c2"
+    done = box.run()
+    assert done.status == 1
+    assert "/linux/mountLabel: selinux label is specified in config, but selinux is disabled or not supported" in done.err
+    assert box.left() == []
+
+
+# ── cgroups ──
+
+
+@pytest.mark.skipif(CGROUPS["layout"] == "none", reason="no cgroups here")
+@pytest.mark.parametrize("namespaced", [True, False])
+@pytest.mark.parametrize("flag", ["ro", "rw"])
+def test_cgroups_in_a_user_namespace(box: Box, namespaced: bool, flag: str) -> None:
+    in_user_namespace(box)
+    if not namespaced:
+        box.without("cgroup")
+    box.mount("/sys/fs/cgroup", "cgroup", *QUIET, "relatime", flag, kind="cgroup")
+    text = box.says(f"cd /sys/fs/cgroup; for d in . *; do [ -L $d ] || [ ! -f $d/cgroup.procs ] || echo $d $(grep -cx 1 $d/cgroup.procs); done; {MOUNTS}")
+    found = re.findall(r"^(\S+) 1$", text, re.M)
+    hosts = {m.rpartition("/")[2] for m in CGROUPS["mounts"].values()}
+    assert set(found) == ({"."} if CGROUPS["layout"] == "v2" else hosts)
+    for path in mountinfo(text):
+        if path.startswith("/sys/fs/cgroup"):
+            assert {"nosuid", "nodev", "noexec", flag} <= flags(text, path)
+
+
+@pytest.mark.skipif(CGROUPS["layout"] == "none", reason="no cgroups here")
+def test_cgroups_of_a_namespace_that_belongs_to_another(box: Box) -> None:
+    """A user namespace may mount no cgroup in a cgroup namespace that it does not own: the container's directories are shown."""
+    holder = subprocess.Popen(["unshare", "--cgroup", "sleep", "1000"])
+    try:
+        bundles.eventually(lambda: os.readlink(f"/proc/{holder.pid}/ns/cgroup") != os.readlink("/proc/self/ns/cgroup"))
+        in_user_namespace(box)
+        box.without("cgroup")
+        box.linux["namespaces"].append({"type": "cgroup", "path": f"/proc/{holder.pid}/ns/cgroup"})
+        box.mount("/sys/fs/cgroup", "cgroup", *QUIET, "ro", kind="cgroup")
+        out = box.says("cd /sys/fs/cgroup; for d in . *; do [ -L $d ] || [ ! -f $d/cgroup.procs ] || echo $d $(grep -cx 1 $d/cgroup.procs); done")
+        assert re.findall(r"^\S+ 1$", out, re.M)
+    finally:
+        holder.kill()
+        holder.wait()
