@@ -5,6 +5,7 @@
 CPU is user and system time of the whole process tree (this program adopts orphans); wall is until the last of it has ended. Shown
 are the mean of the best quarter, which says what the program costs on a quiet machine, and the median, which says what it cost here.
 As root; in a mount namespace of its own, in which a hybrid machine's /sys/fs/cgroup/unified is unmounted: crun refuses to run otherwise.
+What the runtimes know of their containers lies on a tmpfs, as in /run, where engines have it.
 """
 
 import argparse
@@ -19,6 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -83,19 +86,32 @@ def bundle(folder: Path, own_config: str | None) -> Path:
     return folder
 
 
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def must(result: int, what: str) -> None:
+    if result != 0:
+        raise SystemExit(f"bench: {what}: {os.strerror(ctypes.get_errno())}")
+
+
 def own_mounts() -> None:
     """Enter a mount namespace in which no cgroup2 hangs below cgroup v1, and adopt what the runtimes leave behind."""
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def must(result: int, what: str) -> None:
-        if result != 0:
-            raise SystemExit(f"bench: {what}: {os.strerror(ctypes.get_errno())}")
-
-    must(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "cannot become a subreaper")
-    must(libc.unshare(CLONE_NEWNS), "cannot make a mount namespace")
-    must(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "cannot make mounts private")
+    must(LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "cannot become a subreaper")
+    must(LIBC.unshare(CLONE_NEWNS), "cannot make a mount namespace")
+    must(LIBC.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "cannot make mounts private")
     if os.path.ismount(HYBRID):
-        must(libc.umount2(HYBRID.encode(), MNT_DETACH), f"cannot unmount {HYBRID}")
+        must(LIBC.umount2(HYBRID.encode(), MNT_DETACH), f"cannot unmount {HYBRID}")
+
+
+@contextmanager
+def state() -> Iterator[str]:
+    """A folder on a tmpfs for what the runtimes write down of their containers."""
+    with tempfile.TemporaryDirectory(prefix="rundlet-bench-run-") as folder:
+        must(LIBC.mount(b"tmpfs", folder.encode(), b"tmpfs", 0, None), "cannot mount a tmpfs")
+        try:
+            yield folder
+        finally:
+            LIBC.umount2(folder.encode(), MNT_DETACH)
 
 
 def sample(command: list[str]) -> Sample:
@@ -150,11 +166,11 @@ def main() -> int:
         raise SystemExit(f"bench: install {' and '.join(missing)} to compare with")
     own_mounts()
     samples: dict[str, list[Sample]] = {name: [] for name in runtimes}
-    with tempfile.TemporaryDirectory(prefix="rundlet-bench-") as folder:
+    with state() as roots, tempfile.TemporaryDirectory(prefix="rundlet-bench-") as folder:
         place = bundle(Path(folder) / "bundle", given.config)
         for number in range(-WARM_UP, given.rounds):
             for name, path in runtimes.items():
-                taken = sample([path, "--root", f"{folder}/{name}", "run", "--bundle", str(place), f"bench-{os.getpid()}-{name}"])
+                taken = sample([path, "--root", f"{roots}/{name}", "run", "--bundle", str(place), f"bench-{os.getpid()}-{name}"])
                 if number >= 0:
                     samples[name].append(taken)
     Console(width=None if sys.stdout.isatty() else 140).print(table(samples))

@@ -19,36 +19,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rundlet.startup import Entry
+    from types import CodeType
+    from typing import Any
+
+    from rundlet.startup import Entry, Late, Source, Where
 
 PACKAGE = Path(__file__).parent
 LEFT_OUT = ("confine", "lab", "install.py", "helptexts.py", "cliref.py", "compile.py", "__main__.py")  # not on a container's way
+SELDOM = PACKAGE / "seldom.txt"  # functions that no plain start calls, "module:name"
+VERBS = tuple(f"rundlet.life.{verb}" for verb in ("create", "start", "run", "exec", "state", "kill", "delete"))
+HEAD = 12 << 10  # bytes of room for the head
+PIECE = 96 << 10
 IN_FILES = ("_json",)  # of the standard library, written in C, and built in or not as whoever built Python decided
 
 COMMAND = """\
 #!{python} -ISBXutf8
 # Written by `python -m rundlet.install`. The options: no PYTHON* variables and no folder of the user's (I), no site (S), nothing is
-# written (B), and texts are UTF-8 in every locale.
-import gc, sys
+# written (B), and texts are UTF-8 in every locale. This is compiled at each start, so the rest stands in startup.py.
+import sys
 from _frozen_importlib_external import MAGIC_NUMBER
 from marshal import loads
-from posix import O_CLOEXEC, open, read
-
-gc.disable()  # most commands end before there is anything to collect; the others enable it
+from posix import open, read
 sys.path.append({folder!r})  # at the end: nothing there can stand in for the standard library
-head = b""  # it takes longer without the bundle
-if None not in (sys.stdin, sys.stdout, sys.stderr):  # with one of them closed its descriptor would become the bundle's
-    try:
-        fd = open({bundle!r}, O_CLOEXEC)
-        head = read(fd, 8)
-    except OSError:
-        pass
-if head[:4] == MAGIC_NUMBER:
-    size = int.from_bytes(head[4:], "little")
-    code, index = loads(read(fd, size))
-    startup = {{"__name__": "rundlet.startup"}}
-    exec(code, startup)
-    sys.meta_path.insert(0, startup["Bundle"](fd, 8 + size, index))
+try:
+    fd = open({bundle!r}, {flags})
+    if read(fd, 4) == MAGIC_NUMBER:
+        exec(loads(read(fd, {head})))
+except OSError:
+    pass  # without the bundle it takes longer
 from rundlet.cli import run
 run()
 """
@@ -119,27 +117,76 @@ def order(name: str, trees: dict[str, ast.Module], seen: list[str], done: list[s
     return done
 
 
+class Pieces:
+    """What stands behind the head, piece by piece."""
+
+    def __init__(self) -> None:
+        self.texts: list[bytes] = []
+        self.size = 0
+
+    def add(self, value: "Any") -> "Where":
+        """Appends a piece; where it is."""
+        text = marshal.dumps(value)
+        self.texts.append(text)
+        self.size += len(text)
+        return self.size - len(text), len(text)
+
+
+def compiled(body: list[ast.stmt], file: Path) -> "CodeType":
+    """The code of statements of a file, without docstrings and assertions."""
+    code: CodeType = compile(ast.Module(body, []), str(file), "exec", dont_inherit=True, optimize=2)
+    return code
+
+
+def source(file: Path) -> "Source":
+    """A source as startup.py describes it."""
+    now = file.stat()
+    return str(file), now.st_size, now.st_mtime_ns
+
+
+def entry(name: str, file: Path | None, code: "Where | CodeType | None", late: "Late | None" = None) -> "Entry":
+    """A module as startup.py describes it."""
+    parent, _, own = name.rpartition(".")
+    return name, parent, own, str(file or ""), str(file.parent) if file and file.name == "__init__.py" else "", code, late
+
+
 def bundle() -> bytes:
     """The bundle's bytes."""
     files = sources()
-    libraries = in_c()
+    libraries = {name: Path(library) if library else None for name, library in in_c().items()}
     trees = {name: ast.Module([], []) for name in libraries}
     trees |= {name: ast.fix_missing_locations(Strip().visit(ast.parse(file.read_bytes(), str(file)))) for name, file in files.items()}
-    codes = {name: marshal.dumps(compile(trees[name], str(file), "exec", dont_inherit=True, optimize=2)) for name, file in files.items()}
-    index: dict[str, Entry] = {}
-    for name, library in libraries.items():
-        if library:
-            now = os.stat(library)
-            index[name] = (library, now.st_size, now.st_mtime_ns, False, -1, 0, ())
-    at = 0
+    pieces = Pieces()
+    index = {name: (source(file), entry(name, file, pieces.add(compiled(trees[name].body, file)))) for name, file in files.items()}
+    ready: dict[str, Entry] = {name: entry(name, library, None) for name, library in libraries.items()}
+    seldom = {tuple(line.split(":")) for line in SELDOM.read_text().splitlines()}
     for name, file in files.items():
-        now, size = file.stat(), len(codes[name])
-        first = tuple(order(name, trees, [], []))
-        index[name] = (str(file), now.st_size, now.st_mtime_ns, file.name == "__init__.py", at, size, first)
-        at += size
-    reader = compile(trees["rundlet.startup"], str(files["rundlet.startup"]), "exec", dont_inherit=True, optimize=2)
-    head = marshal.dumps((reader, index))
-    return b"".join([MAGIC_NUMBER, len(head).to_bytes(4, "little"), head, *codes.values()])
+        body = trees[name].body
+        left_out = [node for node in body if isinstance(node, ast.FunctionDef) and (name, node.name) in seldom]
+        late = (tuple(node.name for node in left_out), pieces.add(compiled(list(left_out), file))) if left_out else None
+        ready[name] = entry(name, file, compiled([node for node in body if node not in left_out], file), late)
+    starts: dict[str, tuple[Where, ...]] = {}
+    first = [*order("rundlet.cli", trees, [], []), "rundlet.cli"]
+    for name in ("rundlet.cli", *VERBS):
+        names = first if name == "rundlet.cli" else [one for one in [*order(name, trees, [], []), name] if one not in first]
+        known = [source(place) for one in names if (place := (files | libraries)[one])]
+        starts[name] = (pieces.add(tuple(known)), *(pieces.add(part) for part in parts([ready[one] for one in names])))
+    call = ast.parse(f"begin(fd, {len(MAGIC_NUMBER) + HEAD}, {starts}, {pieces.add(index)})", "rundlet").body
+    head = marshal.dumps(compiled([*trees["rundlet.startup"].body, *call], files["rundlet.startup"]))
+    assert len(head) <= HEAD
+    return b"".join([MAGIC_NUMBER, head.ljust(HEAD, b"\0"), *pieces.texts])
+
+
+def parts(entries: "list[Entry]") -> "list[tuple[Entry, ...]]":
+    """Entries by pieces of a size that is read and thrown away at no cost: what several modules have in common stands in it once."""
+    found: list[tuple[Entry, ...]] = []
+    part: tuple[Entry, ...] = ()
+    for one in entries:
+        if part and len(marshal.dumps((*part, one))) > PIECE:
+            found.append(part)
+            part = ()
+        part = (*part, one)
+    return [*found, part]
 
 
 def put(path: Path, text: bytes, mode: int) -> None:
@@ -159,7 +206,7 @@ def main(argv: list[str]) -> None:
     file = PACKAGE / "__pycache__" / f"startup.{sys.implementation.cache_tag}"
     put(file, bundle(), 0o644)
     if argv:
-        command = COMMAND.format(python=sys.executable, folder=str(PACKAGE.parent), bundle=str(file))
+        command = COMMAND.format(python=sys.executable, folder=str(PACKAGE.parent), bundle=str(file), flags=os.O_CLOEXEC, head=HEAD)
         put(Path(argv[0]), command.encode(), 0o755)
 
 

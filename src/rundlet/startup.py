@@ -1,16 +1,25 @@
 """A start from one file: takes modules from the bundle that `python -m rundlet.install` has written, without a search for each.
 
-    bundle   magic number of the bytecode (4) | size of the head (4) | head | marshal: the code of each module …
-    head     marshal: (this module's own code, index)
-    index    name → (source, its size, its time in ns, whether it is a package, where its code is, of what size, modules to load before it);
-             where is -1 for modules of the standard library in files of their own, whose sources are those files
+    bundle   magic number of the bytecode (4) | head (12 KiB) | pieces …        head and pieces are marshal's
+    head     this module's own code, with a call of begin() at its end, which has starts and where the index is
+    starts   name of a module that a start begins with → where the pieces are that have it and, in order, all modules it needs; the first
+             of them has their sources
+    index    name of a module → the same of one that is imported later: source, module
+    source   its path, size and time in ns, of the module where it is not built in
+    module   name, its parent's, own name in it, its file, folder of a package or "", code, late
+             in a start the code itself, in the index where it is; without code it is a module written in C, without a file built in
+    late     names of functions, and where their code is: it is read when one of them is called
+    where    offset behind the head, size
 
-Each piece is read when it is wanted: memory that is touched for the first time costs more than a system call.
+Each piece is read when it is wanted, and none is large: memory that is touched for the first time costs more than a system call. Within a
+start modules find each other ready made, so that importlib has nothing to do.
 
 Trusted is what was trusted before: the bundle lies where the interpreter keeps its own bytecode, beside the sources, it is read by the very
-version of Python that wrote it, and a module is taken from it only as long as its source has the size and time that it had.
+version of Python that wrote it, and a module is taken from it only as long as its source has the size and time that it had; a start, only
+as long as that is so of all its modules.
 """
 
+import gc
 import posix
 import sys
 from _frozen_importlib import BuiltinImporter, ModuleSpec
@@ -19,92 +28,133 @@ from marshal import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import ModuleType
-    from typing import TypeAlias
+    from types import CodeType, ModuleType
+    from typing import Any, TypeAlias
 
-    Entry: TypeAlias = tuple[str, int, int, bool, int, int, tuple[str, ...]]
-
-
-Module = type(sys)
+    Where: TypeAlias = tuple[int, int]
+    Late: TypeAlias = tuple[tuple[str, ...], Where]
+    Source: TypeAlias = tuple[str, int, int]
+    Entry: TypeAlias = tuple[str, str, str, str, str, "Where | CodeType | None", "Late | None"]
 
 
 class Bundle:
-    """A finder and loader as importlib wants them. What a module imports at its top is loaded on the way, without asking importlib."""
+    """A finder and loader as importlib wants them."""
 
-    def __init__(self, fd: int, start: int, index: "dict[str, Entry]") -> None:
+    def __init__(self, fd: int, base: int, starts: "dict[str, tuple[Where, ...]]", index: "Where") -> None:
         self.fd = fd
-        self.start = start  # of the modules' codes
-        self.index = index
+        self.base = base  # where the first piece is
+        self.starts = starts
+        self.where = index
+        self.index: "dict[str, tuple[Source, Entry]]" = {}
+
+    def read(self, where: "Where") -> "Any":
+        """What a piece holds."""
+        at, size = where
+        return loads(posix.pread(self.fd, size, self.base + at))  # noqa: S302  # as importlib does with .pyc
+
+    def start(self, start: str) -> None:
+        """Makes the module `start` and all that it needs, unless a source has changed."""
+        modules = sys.modules
+        first, *pieces = self.starts[start]
+        for source in self.read(first):
+            if changed(source):
+                return
+        # the import statement asks each module's spec whether the module is being made: one for all will do
+        spec = ModuleSpec(start, self)  # type: ignore[arg-type]  # it need not be one of theirs
+        spec._initializing = False  # type: ignore[attr-defined]
+        for piece in pieces:
+            for name, parent, own, file, folder, code, late in self.read(piece):
+                if name in modules:
+                    continue
+                if code is None:
+                    in_c(name, file)
+                    continue
+                modules[name] = module = Module(name)
+                space = module.__dict__
+                space["__file__"] = file
+                space["__spec__"] = spec
+                space["__package__"] = name if folder else parent
+                if folder:
+                    space["__path__"] = [folder]
+                if late:
+                    for function in late[0]:
+                        space[function] = Method(self.late, (space, function, late[1]))
+                try:
+                    exec(code, space)  # noqa: S102
+                except BaseException:
+                    del modules[name]
+                    raise
+                if parent in modules:  # a package that imports its own modules comes behind them
+                    setattr(modules[parent], own, module)
+
+    def late(self, which: "tuple[dict[str, Any], str, Where]", /, *args: object, **more: object) -> "Any":
+        """Calls a function that has been left out of its module until now, with all others of that module."""
+        space, name, where = which
+        if type(space[name]) is Method:
+            exec(self.read(where), space)  # noqa: S102
+        return space[name](*args, **more)
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> "ModuleSpec | None":
         """The module as importlib's search asks for it; None when it is not in the bundle, or no longer what it was."""
-        entry = self.index.get(name)
-        if entry is None or entry[4] < 0:
+        if name[:7] != "rundlet":
             return None
-        modules = sys.modules
-        for needed in entry[6]:
-            if needed not in modules:
-                self.load(needed)
-        if not _unchanged(entry):
+        if name in self.starts:
+            self.start(name)
+            if name in sys.modules:
+                return ModuleSpec(name, self, loader_state=sys.modules[name])  # type: ignore[arg-type]
+        self.index = self.index or self.read(self.where)
+        source, entry = self.index.get(name, (None, None))
+        if source is None or entry is None or changed(source):
             return None
-        spec = ModuleSpec(name, self, origin=entry[0], is_package=entry[3])  # type: ignore[arg-type]  # it need not be one of theirs
+        spec = ModuleSpec(name, self, origin=entry[3], is_package=bool(entry[4]))  # type: ignore[arg-type]
         spec.has_location = True
-        if entry[3]:
-            spec.submodule_search_locations = [entry[0].rpartition("/")[0]]
+        if entry[4]:
+            spec.submodule_search_locations = [entry[4]]
         return spec
 
-    def create_module(self, spec: ModuleSpec) -> None:
-        """A plain one."""
+    def create_module(self, spec: ModuleSpec) -> "ModuleType | None":
+        """The one that a start has made, else a plain one."""
+        made: "ModuleType | None" = spec.loader_state
+        return made
 
     def exec_module(self, module: "ModuleType") -> None:
-        """Fills a module."""
-        entry = self.index[module.__name__]
-        exec(loads(posix.pread(self.fd, entry[5], self.start + entry[4])), module.__dict__)  # noqa: S102, S302  # as importlib does with .pyc
-
-    def load(self, name: str) -> None:
-        """Makes a module whose own needs are loaded; leaves it to importlib when its source has changed."""
-        modules = sys.modules
-        if name not in self.index:
-            spec = ModuleSpec(name, BuiltinImporter, origin="built-in")  # type: ignore[arg-type]  # the class itself is the loader
-            modules[name] = _made(spec, BuiltinImporter)
-            return
-        entry = self.index[name]
-        if not _unchanged(entry):
-            return
-        source, _, _, package, at, length, _ = entry
-        if at < 0:
-            loader = ExtensionFileLoader(name, source)
-            modules[name] = _made(ModuleSpec(name, loader, origin=source), loader)
-            return
-        modules[name] = module = Module(name)
-        parent, _, own = name.rpartition(".")
-        module.__file__ = source
-        if package:
-            module.__package__ = name
-            module.__path__ = [source.rpartition("/")[0]]
-        else:
-            module.__package__ = parent
-        try:
-            exec(loads(posix.pread(self.fd, length, self.start + at)), module.__dict__)  # noqa: S102, S302  # as above
-        except BaseException:
-            del modules[name]
-            raise
-        if parent in modules:  # a package that imports its own modules comes behind them
-            setattr(modules[parent], own, module)
+        """Fills a module, unless a start has."""
+        spec = module.__spec__
+        if spec and not spec.loader_state:
+            exec(self.read(self.index[spec.name][1][5]), module.__dict__)  # type: ignore[arg-type]  # noqa: S102
 
 
-def _made(spec: ModuleSpec, loader: "type[BuiltinImporter] | ExtensionFileLoader") -> "ModuleType":
-    """A module written in C."""
+Module = type(sys)
+Method = type(Bundle.read.__get__(1))
+
+
+def in_c(name: str, file: str) -> None:
+    """Makes a module written in C."""
+    loader = ExtensionFileLoader(name, file) if file else BuiltinImporter
+    spec = ModuleSpec(name, loader, origin=file or "built-in")  # type: ignore[arg-type]  # the class itself is the loader
     module = loader.create_module(spec)
     assert module is not None
     module.__spec__ = spec
+    spec._initializing = False  # type: ignore[attr-defined]
+    sys.modules[name] = module
     loader.exec_module(module)
-    return module
 
 
-def _unchanged(entry: "Entry") -> bool:
+def changed(source: "Source") -> bool:
+    """Whether a source is no longer that which the bundle was made of."""
     try:
-        now = posix.stat(entry[0])
+        now = posix.stat(source[0])
     except OSError:
-        return False
-    return now.st_size == entry[1] and now.st_mtime_ns == entry[2]
+        return True
+    return now.st_size != source[1] or now.st_mtime_ns != source[2]
+
+
+def begin(fd: int, base: int, starts: "dict[str, tuple[Where, ...]]", index: "Where") -> None:
+    """What the command does first: the arguments are those of a Bundle. Raises OSError where there cannot be one."""
+    if fd < 3:  # with stdin, stdout or stderr closed the bundle would take its place
+        posix.close(fd)
+        raise OSError
+    gc.disable()  # most commands end before there is anything to collect; the others enable it
+    made = Bundle(fd, base, starts, index)
+    sys.meta_path.insert(0, made)
+    made.start("rundlet.cli")

@@ -6,9 +6,30 @@ Random bytes never get past the magic number; these know the layout and put the 
 import random
 from collections.abc import Iterator
 
-from tests.executor.model import CHECK, NEXT, NONE, PUT, REDIRECT, REPLY, ROOM, SLOTS, VALUE, Address, Argument, Kept, Odd, Op, pack
+from tests.executor.model import (
+    CHECK,
+    HEAD_SIZE,
+    NEXT,
+    NONE,
+    PUT,
+    REDIRECT,
+    REPLY,
+    ROOM,
+    SLOTS,
+    SMALL,
+    VALUE,
+    Address,
+    Argument,
+    Kept,
+    Odd,
+    Op,
+    Other,
+    Returned,
+    Word,
+    pack,
+)  # fmt: skip
 
-HUGE = (1 << 63, (1 << 64) - 1, (1 << 64) - 8, 1 << 32, (1 << 32) - 1, ROOM, ROOM - 1)
+HUGE = (1 << 63, (1 << 64) - 1, (1 << 64) - 8, 1 << 32, (1 << 32) - 1, SMALL - 1, ROOM, ROOM - 1)
 OWN = (CHECK, PUT, REPLY, NEXT, REDIRECT, VALUE)
 
 
@@ -26,14 +47,21 @@ def inputs(seed: int, count: int) -> Iterator[bytes]:
 
 def program(rng: random.Random) -> bytes:
     """One program, mostly well-formed."""
-    size = rng.choice([0, 8, 16, 64, 64, 64, 256])
-    ops = [_op(rng, size) for _ in range(rng.choice([0, 1, 1, 2, 4, 8]))]
-    links = [(_edge(rng, size - 8), _edge(rng, size)) for _ in range(rng.choice([0, 0, 0, 1, 2]))]
+    size, out, other = (rng.choice([0, 8, 16, 64, 64, 64, 256]) for _ in range(3))
+    sizes: dict[type, int] = {Word: size - 7, Address: size, Returned: out, Other: other, Kept: SLOTS}
+    ops = [_op(rng, sizes) for _ in range(rng.choice([0, 1, 1, 2, 4, 8]))]
+    data = rng.randbytes(size)
+    links: list[tuple[int, Argument]] = []
+    for _ in range(rng.choice([0, 0, 0, 1, 2])):
+        arg = _argument(rng, sizes)
+        links.append((_edge(rng, size - 7) & 0xFFFFFFFF, arg % SMALL if isinstance(arg, int) else arg))
     said = {}
     if rng.random() < 0.1:
-        name = rng.choice(["magic", "ops", "links", "data", "out", "out"])
-        said[name] = rng.choice([0, 1, size - 1 & 0xFFFFFFFF, size + 1, size + 8, ROOM - 8, ROOM, ROOM + 1, 0x7FFFFFFF, 0xFFFFFFFF])
-    return pack(ops, rng.randbytes(size), rng.randint(0, size), [(at & 0xFFFFFFFF, to & 0xFFFFFFFF) for at, to in links], said)
+        name = rng.choice(["magic", "ops", "links", "data", "out", "other", "slots", "slots"])
+        said[name] = rng.choice([0, 1, size - 1 & 0xFFFFFFFF, size + 8, SLOTS, SLOTS + 1, ROOM - 8, ROOM, ROOM + 1, 0x7FFFFFFF, 0xFFFFFFFF])
+    elif rng.random() < 0.01:
+        other = ROOM - (len(pack(ops, data, 0, links)) - HEAD_SIZE) - out + rng.choice([0, 1])  # the room's last byte, or the one behind it
+    return pack(ops, data, out, links, said, other, SLOTS if rng.random() < 0.01 else rng.choice([0, 8]))
 
 
 def _edge(rng: random.Random, size: int) -> int:
@@ -43,16 +71,17 @@ def _edge(rng: random.Random, size: int) -> int:
     return rng.choice([size - 1, size, size + 1, size + 7, size + 8, *HUGE]) % (1 << 64)
 
 
-def _op(rng: random.Random, size: int) -> Op:
+def _op(rng: random.Random, sizes: dict[type, int]) -> Op:
     nr = rng.choice([*OWN, CHECK, PUT, rng.randrange(500), rng.choice([0, 1, 44]), 0xFF06, 0xFFFF])
     args: list[Argument]
+    whole = sizes[Address] + sizes[Returned] + sizes[Other]
     if nr == CHECK:
-        n = rng.choice([0, 1, 8, size, *HUGE])
-        args = [_edge(rng, size - n if n <= size else size), _edge(rng, size), n, rng.choice([1, 5, 74, 4095, 0, 4096, (1 << 64) - 1])]
+        n = rng.choice([0, 1, 8, whole, *HUGE])
+        args = [_place(rng, sizes), _place(rng, sizes), n, rng.choice([1, 5, 74, 4095, 0, 4096, (1 << 64) - 1])]
     elif nr == PUT:
-        args = [_edge(rng, SLOTS), _edge(rng, size), rng.choice([0, 1, 2, 4, 8, 8, 9, *HUGE])]
+        args = [_argument(rng, sizes), _place(rng, sizes), rng.choice([0, 1, 2, 4, 8, 8, 9, *HUGE])]
     else:
-        args = [_argument(rng, size) for _ in range(6)]
+        args = [_argument(rng, sizes) for _ in range(6)]
     return Op(
         nr, tuple(args),
         into=rng.choice([NONE, NONE, 0, 1, SLOTS - 1, SLOTS, SLOTS + 1, NONE - 1, rng.randrange(256)]),
@@ -61,11 +90,22 @@ def _op(rng: random.Random, size: int) -> Op:
     )
 
 
+def _place(rng: random.Random, sizes: dict[type, int]) -> Argument:
+    """An address as a rule, and an argument of any kind now and then."""
+    kind: type = rng.choice([Address, Returned, Other])
+    made: Argument = kind(_edge(rng, sizes[kind]) % SMALL)
+    return made if rng.random() < 0.9 else _argument(rng, sizes)
+
+
 def _skip(rng: random.Random) -> int:
     return rng.choice([0, 0, 0, 0, 1, 2, 7, 0xFFFF])
 
 
-def _argument(rng: random.Random, size: int) -> Argument:
-    odd = Odd(rng.choice([3, 255]), 0)
-    some: list[Argument] = [0, 0, 0, rng.choice([1, 3, *HUGE]), Address(_edge(rng, size)), Kept(_edge(rng, SLOTS)), odd]
-    return rng.choice(some)
+def _argument(rng: random.Random, sizes: dict[type, int]) -> Argument:
+    if rng.random() < 0.4:
+        return rng.choice([0, 0, 0, rng.choice([1, 3, *HUGE])])
+    if rng.random() < 0.05:
+        return Odd(rng.choice([6, 7]), rng.choice([0, 1, SMALL - 1]))
+    kind = rng.choice(list(sizes))
+    made: Argument = kind(_edge(rng, sizes[kind]) % SMALL)
+    return made

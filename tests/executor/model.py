@@ -8,13 +8,21 @@ made by a function that the test gives.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-MAGIC = 0x31545652  # "RVT1"
-SLOTS, ROOM, NONE = 128, 8 << 20, 255
+MAGIC = 0x32545652  # "RVT2"
+SLOTS, ROOM, NONE = 1 << 14, 8 << 20, 0xFFFF
 CHECK, PUT, REPLY, NEXT, REDIRECT, VALUE = 0xFF00, 0xFF01, 0xFF02, 0xFF03, 0xFF04, 0xFF05
-HEAD_SIZE, OP_SIZE, LINK_SIZE, ANSWER_SIZE = 24, 72, 8, 16 + 8 * SLOTS
+HEAD_SIZE, OP_SIZE, LINK_SIZE, ANSWER_SIZE = 32, 40, 8, 24
 EBADMSG = 74
 NO_HEAD, NO_LINK = 0xFFFFFFFF, 0xFFFFFFFE  # where a program failed that has not begun
 WORD = (1 << 64) - 1
+SMALL = 1 << 29  # what an argument holds besides its kind is below
+
+
+@dataclass(frozen=True)
+class Word:
+    """An argument: the number in the eight bytes at data[at]."""
+
+    at: int
 
 
 @dataclass(frozen=True)
@@ -25,10 +33,24 @@ class Address:
 
 
 @dataclass(frozen=True)
+class Returned:
+    """An argument: the address of byte `at` of the buffers that the answer returns."""
+
+    at: int
+
+
+@dataclass(frozen=True)
+class Other:
+    """An argument: the address of byte `at` of the buffers that it does not."""
+
+    at: int
+
+
+@dataclass(frozen=True)
 class Kept:
     """An argument: the result in a slot."""
 
-    slot: int
+    at: int
 
 
 @dataclass(frozen=True)
@@ -36,15 +58,34 @@ class Odd:
     """An argument of a kind of its own, to see it refused."""
 
     kind: int
-    value: int
+    at: int
 
 
-Argument = int | Address | Kept | Odd
+Argument = int | Word | Address | Returned | Other | Kept | Odd
+KINDS: list[type] = [int, Word, Address, Returned, Other, Kept]
+
+
+def pack_argument(arg: Argument) -> int:
+    """Its 32 bits. A number that is too large for them has to stand in the data."""
+    if isinstance(arg, int):
+        assert 0 <= arg < SMALL
+        return arg
+    assert 0 <= arg.at < SMALL
+    return (arg.kind if isinstance(arg, Odd) else KINDS.index(type(arg))) << 29 | arg.at
+
+
+def argument(word: int) -> Argument:
+    """The argument of 32 bits."""
+    kind, value = word >> 29, word % SMALL
+    if kind == 0:
+        return value
+    made: Argument = KINDS[kind](value) if kind < len(KINDS) else Odd(kind, value)
+    return made
 
 
 @dataclass(frozen=True)
 class Op:
-    """One operation, as the wire has it."""
+    """One operation, as the wire has it; numbers may be of any size."""
 
     nr: int
     args: tuple[Argument, ...] = ()
@@ -55,34 +96,41 @@ class Op:
     on_fine: int = 0
 
     def pack(self) -> bytes:
-        """The 72 bytes."""
-        kinds, words = bytearray(6), [0] * 6
-        for i, arg in enumerate(self.args):
-            match arg:
-                case Address(value):
-                    kinds[i], words[i] = 1, value
-                case Kept(value):
-                    kinds[i], words[i] = 2, value
-                case Odd(kind, value):
-                    kinds[i], words[i] = kind, value
-                case _:
-                    words[i] = arg & WORD
+        """The 40 bytes."""
         fine = bytes(self.fine).ljust(4, b"\0")
-        skips = b"".join(n.to_bytes(2, "little") for n in (self.on_zero, self.on_more, self.on_fine))
-        raw = self.nr.to_bytes(2, "little") + kinds + fine + bytes([self.into, 0]) + skips + bytes(4)
-        return raw + b"".join(word.to_bytes(8, "little") for word in words)
+        skips = b"".join(n.to_bytes(2, "little") for n in (self.on_zero, self.on_more, self.on_fine, 0))
+        words = [*map(pack_argument, self.args), *[0] * (6 - len(self.args))]
+        raw = self.nr.to_bytes(2, "little") + self.into.to_bytes(2, "little") + fine + skips
+        return raw + b"".join(word.to_bytes(4, "little") for word in words)
 
 
 def pack(
-    ops: Sequence[Op], data: bytes = b"", out: int = 0, links: Sequence[tuple[int, int]] = (), head: Mapping[str, int] | None = None,
+    ops: Sequence[Op], data: bytes = b"", out: int = 0, links: Sequence[tuple[int, Argument]] = (), head: Mapping[str, int] | None = None,
+    other: int = 0, slots: int = 8,
 ) -> bytes:
-    """A program; `head` has numbers that the head shall say instead of the true ones: magic, ops, links, data, out."""
-    said = {"magic": MAGIC, "ops": len(ops), "links": len(links), "data": len(data), "out": out, "zero": 0} | dict(head or {})
+    """A program that returns `out` bytes of buffers and `slots` slots. Large numbers are put behind its data.
+
+    `head` has numbers that the head shall say instead of the true ones: magic, ops, links, data, out, other, slots.
+    """
+    larger = bytearray(data)
+    ready = []
+    for op in ops:
+        args: list[Argument] = []
+        for arg in op.args:
+            if isinstance(arg, int) and not 0 <= arg < SMALL:
+                args.append(Word(len(larger)))
+                larger += (arg & WORD).to_bytes(8, "little")
+            else:
+                args.append(arg)
+        ready.append(Op(op.nr, tuple(args), op.into, op.fine, op.on_zero, op.on_more, op.on_fine))
+    said = {
+        "magic": MAGIC, "ops": len(ops), "links": len(links), "data": len(larger), "out": out, "other": other, "slots": slots, "zero": 0,
+    } | dict(head or {})
     return b"".join([
         *(number.to_bytes(4, "little") for number in said.values()),
-        *(op.pack() for op in ops),
-        *(at.to_bytes(4, "little") + to.to_bytes(4, "little") for at, to in links),
-        data,
+        *(op.pack() for op in ready),
+        *(at.to_bytes(4, "little") + pack_argument(to).to_bytes(4, "little") for at, to in links),
+        larger,
     ])
 
 
@@ -91,42 +139,41 @@ class Decoded:
     """A program read back."""
 
     ops: list[Op]
-    links: list[tuple[int, int]]
+    links: list[tuple[int, Argument]]
     data: bytes
     out: int
+    other: int
+    slots: int
 
 
 def decode(text: bytes) -> Decoded:
     """Reads one whole program; raises AssertionError when the bytes are not exactly one."""
     number = [int.from_bytes(text[i : i + 4], "little") for i in range(0, HEAD_SIZE, 4)]
-    magic, count, link_count, size, out, zero = number
+    magic, count, link_count, size, out, other, slots, zero = number
     assert magic == MAGIC
     assert zero == 0
-    assert out <= size
+    assert slots <= SLOTS
     assert len(text) == HEAD_SIZE + count * OP_SIZE + link_count * LINK_SIZE + size
     ops = [_op(text[HEAD_SIZE + i * OP_SIZE :][:OP_SIZE]) for i in range(count)]
     body = text[HEAD_SIZE + count * OP_SIZE :]
     links = [
-        (int.from_bytes(body[i : i + 4], "little"), int.from_bytes(body[i + 4 : i + 8], "little"))
+        (int.from_bytes(body[i : i + 4], "little"), argument(int.from_bytes(body[i + 4 : i + 8], "little")))
         for i in range(0, link_count * LINK_SIZE, LINK_SIZE)
     ]
-    return Decoded(ops, links, body[link_count * LINK_SIZE :], out)
+    return Decoded(ops, links, body[link_count * LINK_SIZE :], out, other, slots)
 
 
 def _op(raw: bytes) -> Op:
     def number(at: int, size: int) -> int:
         return int.from_bytes(raw[at : at + size], "little")
 
-    args: list[Argument] = []
-    for i in range(6):
-        kind, value = raw[2 + i], number(24 + 8 * i, 8)
-        args.append(value if kind == 0 else Address(value) if kind == 1 else Kept(value) if kind == 2 else Odd(kind, value))
-    return Op(number(0, 2), tuple(args), raw[12], tuple(n for n in raw[8:12] if n), number(14, 2), number(16, 2), number(18, 2))
+    args = tuple(argument(number(16 + 4 * i, 4)) for i in range(6))
+    return Op(number(0, 2), args, number(2, 2), tuple(n for n in raw[4:8] if n), number(8, 2), number(10, 2), number(12, 2))
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer: `at` the op that ended the program (or their count), `error` 0 or the errno, all slots, the returned data."""
+    """One answer: `at` the op that ended the program (or their count), `error` 0 or the errno, the slots, the returned buffers."""
 
     at: int
     error: int
@@ -152,33 +199,37 @@ class Model:
     slots: list[int] = field(default_factory=lambda: [0] * SLOTS)
     base: int = 0
     memory: bytearray = field(default_factory=bytearray)
+    program: Decoded = field(default_factory=lambda: Decoded([], [], b"", 0, 0, 0))
 
     def run(self, text: bytes) -> list[Answer]:
         """Carries out one program that is as long as its head says; the answers it gives."""
-        program = decode(text)
+        self.program = program = decode(text)
         self.base = self.room + len(program.ops) * OP_SIZE + len(program.links) * LINK_SIZE
-        self.memory = bytearray(program.data)
-        size = len(self.memory)
-        for at, to in program.links:
-            if at + 8 > size or to >= size:
-                return [Answer(NO_LINK, EBADMSG, tuple(self.slots), b"")]
-            self.memory[at : at + 8] = (self.base + to).to_bytes(8, "little")
+        size = len(program.data)
+        self.memory = bytearray(program.data) + bytes(program.out + program.other)
+        for at, arg in program.links:
+            value = self.resolve(arg)
+            if at + 8 > size or value is None:
+                return [Answer(NO_LINK, EBADMSG, (), b"")]
+            self.memory[at : at + 8] = value.to_bytes(8, "little")
         answers: list[Answer] = []
 
         def answer(at: int, error: int) -> list[Answer]:
-            answers.append(Answer(at, error, tuple(self.slots), bytes(self.memory[: program.out])))
+            answers.append(Answer(at, error, tuple(self.slots[: program.slots]), bytes(self.memory[size : size + program.out])))
             return answers
 
         at = 0
         while at < len(program.ops):
             op = program.ops[at]
-            if op.nr == NEXT and (op.into == NONE or op.into < SLOTS):
+            if NONE > op.into >= SLOTS:
+                return answer(at, EBADMSG)
+            if op.nr == NEXT:
                 return answers
-            if op.nr == REPLY and (op.into == NONE or op.into < SLOTS):
+            if op.nr == REPLY:
                 answer(at, 0)
-            result = self._perform(op)
+            result = 0 if op.nr == REPLY else self._perform(op)
             if -4095 <= result < 0:
-                if -result not in op.fine or NONE > op.into >= SLOTS:
+                if -result not in op.fine:
                     return answer(at, -result)
                 over = op.on_fine
             else:
@@ -188,39 +239,42 @@ class Model:
             at += 1 + over
         return answer(len(program.ops), 0)
 
+    def resolve(self, arg: Argument) -> int | None:
+        """What an argument is; None when it is malformed."""
+        size, out, other = len(self.program.data), self.program.out, self.program.other
+        match arg:
+            case int():
+                return arg
+            case Word(at) if at + 8 <= size:
+                return int.from_bytes(self.memory[at : at + 8], "little")
+            case Address(at) if at < size:
+                return self.base + at
+            case Returned(at) if at < out:
+                return self.base + size + at
+            case Other(at) if at < other:
+                return self.base + size + out + at
+            case Kept(at) if at < SLOTS:
+                return self.slots[at] & WORD
+        return None
+
     def _perform(self, op: Op) -> int:
-        size, words = len(self.memory), [arg if isinstance(arg, int) else arg.value if isinstance(arg, Odd) else 0 for arg in op.args]
-        for i, arg in enumerate(op.args):
-            if isinstance(arg, Address | Kept):
-                words[i] = arg.at if isinstance(arg, Address) else arg.slot
-        words += [0] * (6 - len(words))
-        if NONE > op.into >= SLOTS:
+        whole = len(self.memory)
+        resolved = [self.resolve(arg) for arg in op.args]
+        words = [word for word in resolved if word is not None]
+        if len(words) < len(resolved):
             return -EBADMSG
+        words += [0] * (6 - len(words))
         if op.nr == CHECK:
-            a, b, n, error = words[:4]
-            if a + n > size or b + n > size or not 1 <= error <= 4095:
+            a, b, n, error = (words[0] - self.base) & WORD, (words[1] - self.base) & WORD, words[2], words[3]
+            if a + n > whole or b + n > whole or not 1 <= error <= 4095:
                 return -EBADMSG
             return 0 if self.memory[a : a + n] == self.memory[b : b + n] else -error
         if op.nr == PUT:
-            slot, at, width = words[:3]
-            if slot >= SLOTS or width > 8 or at + width > size:
+            value, at, width = words[0], (words[1] - self.base) & WORD, words[2]
+            if width > 8 or at + width > whole:
                 return -EBADMSG
-            self.memory[at : at + width] = (self.slots[slot] & WORD).to_bytes(8, "little")[:width]
+            self.memory[at : at + width] = value.to_bytes(8, "little")[:width]
             return 0
-        if op.nr == REPLY:
-            return 0
-        for i, arg in enumerate(op.args):
-            match arg:
-                case Odd():
-                    return -EBADMSG
-                case Address(at):
-                    if at >= size:
-                        return -EBADMSG
-                    words[i] = self.base + at
-                case Kept(slot):
-                    if slot >= SLOTS:
-                        return -EBADMSG
-                    words[i] = self.slots[slot] & WORD
         if op.nr == REDIRECT:
             return 0
         if op.nr == VALUE:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.executor.builds import SOURCE, fuzzing, hosted, sanitizing
 from tests.executor.corpus import inputs
-from tests.executor.model import PUT, VALUE, Op, pack
+from tests.executor.model import PUT, VALUE, Address, Kept, Op, pack
 
 RUNS = 200_000  # of coverage-guided search: as many on a slow machine, where they take longer than 10 seconds
 SANITIZERS = {"ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:exitcode=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
@@ -21,24 +21,28 @@ FOUND = ("AddressSanitizer", "runtime error", "the executor ")  # a sanitizer's 
 CLAIM = "if (n <= 0 || (u64)n > size)\n\t\t\treturn 0;\n\t\t"
 # name: (what stands in executor.c, what stands there instead)
 HOLES = {
-    "an address one behind the data": ("op->kind[i] == ADDRESS && value < size", "op->kind[i] == ADDRESS && value <= size"),
-    "an address anywhere": ("op->kind[i] == ADDRESS && value < size", "op->kind[i] == ADDRESS"),
-    "a slot too high": ("op->kind[i] == SLOT && value < SLOTS", "op->kind[i] == SLOT && value <= SLOTS"),
+    "a number half behind the data": ("inside(value, 8, head.data)", "inside(value, 4, head.data)"),
+    "an address one behind the data": ("return value < head.data;", "return value <= head.data;"),
+    "an address anywhere": ("return value < head.data;", "return 1;"),
+    "an address behind the returned buffers": ("return value < head.out;", "return value <= head.out;"),
+    "an address behind the other buffers": ("return value < head.scratch;", "return value <= head.scratch;"),
+    "a slot too high": ("if (value >= SLOTS)", "if (value > SLOTS)"),
+    "an argument of no kind": ("\t}\n\treturn 0;\n}\n\n/* Writes", "\t}\n\t*is = value;\n\treturn 1;\n}\n\n/* Writes"),
     "a result into a slot that is none": ("op->into != NONE && op->into >= SLOTS", "0"),
-    "a check that begins outside": ("!inside(a, n, size) || ", ""),
-    "a check against what is outside": (" || !inside(b, n, size)", ""),
-    "a put of a slot that is none": ("op->arg[0] >= SLOTS || ", ""),
-    "a put outside the data": (" || !inside(at, width, size)", ""),
-    "a put of more than a slot": ("width > 8 || ", ""),
+    "a check that begins outside": ("!inside(a, n, extent()) || ", ""),
+    "a check against what is outside": (" || !inside(b, n, extent())", ""),
+    "a put outside the data": (" || !inside(at, arg[2], extent())", ""),
+    "a put of more than a slot": ("arg[2] > 8 || ", ""),
     "a link outside the data": ("!inside(link->at, 8, head.data) || ", ""),
-    "a link to the outside": (" || link->to >= head.data", ""),
+    "a link to nothing": (" || !resolve(link->arg, &value)", " || (resolve(link->arg, &value), 0)"),
     "a sum that overflows": ("at <= whole && size <= whole - at", "at + size <= whole"),
-    "a program larger than the room": (" || ops + links + head.data > ROOM", ""),
-    "a program one byte larger than the room": ("ops + links + head.data > ROOM", "ops + links + head.data > ROOM + 1"),
-    "a reply longer than the data": ("head.out > head.data || ", ""),
+    "a program larger than the room": (" || ops + links + extent() > ROOM", ""),
+    "a program one byte larger than the room": ("ops + links + extent() > ROOM", "ops + links + extent() > ROOM + 1"),
+    "buffers that do not count": ("return (u64)head.data + head.out + head.scratch;", "return (u64)head.data + (u32)(head.out + head.scratch);"),
+    "more slots than there are": ("head.slots > SLOTS || ", ""),
     "a read that claims too much": (CLAIM + "to += n;", CLAIM.replace(" || (u64)n > size", "") + "to += n;"),
     "a send that claims too much": (CLAIM + "from += n;", CLAIM.replace(" || (u64)n > size", "") + "from += n;"),
-    "an unknown word that is called": ("op->nr < CHECK ? kernel(op->nr, args) : -E_BADMSG", "kernel(op->nr + (op->nr > 0xff10), args)"),
+    "an unknown word that is called": ("if (op->nr < CHECK)", "if (op->nr < CHECK || op->nr > VALUE)"),
 }
 
 
@@ -110,7 +114,7 @@ def test_a_guided_search_finds_nothing(seeds: Path, tmp_path: Path) -> None:
 def test_a_guided_search_finds_a_hole_that_no_seed_falls_into(tmp_path: Path) -> None:
     seeds = tmp_path / "seed"
     seeds.mkdir()
-    (seeds / "sound").write_bytes(bytes(16) + pack([Op(VALUE, (7,), into=1), Op(PUT, (1, 8, 8))], bytes(16), 16))
+    (seeds / "sound").write_bytes(bytes(16) + pack([Op(VALUE, (7,), into=1), Op(PUT, (Kept(1), Address(8), 8))], bytes(16), 16))
     source = tmp_path / "executor.c"
     sound, broken = HOLES["a put outside the data"]
     source.write_text(SOURCE.read_text().replace(sound, broken))

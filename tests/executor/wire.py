@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.bundles import PATIENCE
-from tests.executor.model import ANSWER_SIZE, MAGIC, SLOTS, Answer
+from tests.executor.model import ANSWER_SIZE, MAGIC, Answer
 
 
 class Wire:
@@ -60,9 +60,10 @@ class Wire:
 def read_answer(source: socket.socket) -> Answer:
     """One answer from a socket; EOFError at its end."""
     raw = _exactly(source, ANSWER_SIZE)
-    magic, at, error, out = (int.from_bytes(raw[i : i + 4], "little") for i in range(0, 16, 4))
-    assert magic == MAGIC
-    slots = tuple(int.from_bytes(raw[16 + 8 * i : 24 + 8 * i], "little", signed=True) for i in range(SLOTS))
+    magic, at, error, count, out, zero = (int.from_bytes(raw[i : i + 4], "little") for i in range(0, 24, 4))
+    assert (magic, zero) == (MAGIC, 0)
+    raw = _exactly(source, 8 * count)
+    slots = tuple(int.from_bytes(raw[8 * i : 8 * i + 8], "little", signed=True) for i in range(count))
     return Answer(at, error, slots, _exactly(source, out))
 
 

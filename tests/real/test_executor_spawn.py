@@ -162,6 +162,7 @@ for fd in [*leaked, far]:
     os.set_inheritable(fd, True)
 mine = descriptors("self")
 x = client.spawn({"reading": reading, "far": far})
+x.run([])
 tell(fds=descriptors(x.pid), bind=x.bind, pipe=os.readlink(f"/proc/self/fd/{reading}"),
      more=sorted(set(descriptors("self")) - set(mine)), ours=x.control.fileno(), inheritable=os.get_inheritable(x.control.fileno()))
 """)
@@ -186,6 +187,7 @@ for i, end in enumerate(ends[:4]):
     os.dup2(end, 3 + i)
 names = [os.readlink(f"/proc/self/fd/{{3 + i}}") for i in range(4)]
 x = client.spawn({{"pipe": ends[5]}}, keep={keep})
+x.run([])
 tell(fds=descriptors(x.pid), names=names, bind=x.bind)
 """)
     fds = {int(fd): what for fd, what in told["fds"].items()}
@@ -202,6 +204,7 @@ signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
 for n in set(range(1, 65)) - {9, 19, 32, 33}:
     signal.signal(n, signal.SIG_IGN)
 x = client.spawn()
+x.run([])
 with open(f"/proc/{x.pid}/status") as status, open(f"/proc/{x.pid}/environ", "rb") as environ, open("/proc/self/status") as mine:
     tell(status=status.read(), environ=environ.read().hex(), mine=mine.read())
 """)
@@ -220,6 +223,7 @@ with open(f"/proc/{x.pid}/status") as status, open(f"/proc/{x.pid}/environ", "rb
 def test_one_that_waits_weighs_next_to_nothing(binary: Path) -> None:
     told = probe(binary, """
 x = client.spawn()
+x.run([])
 with open(f"/proc/{x.pid}/status") as status, open(f"/proc/{x.pid}/smaps_rollup") as rollup:
     lines = [line.split() for line in [*status, *rollup]]
 tell(**{line[0][:-1]: int(line[1]) for line in lines if line[-1] == "kB"})
@@ -260,6 +264,7 @@ def one():
     try:
         for _ in range(5):
             x = client.spawn()
+            x.run([])
             found = len(os.listdir(f"/proc/{x.pid}/fd"))
             pids.append((x.run([Step("look", Call("getpid", into="pid"))]).slots["pid"] == x.pid, found))
             x.close()

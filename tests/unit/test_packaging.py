@@ -1,5 +1,6 @@
 """The wheel, the command, the start-up bundle and the C compiler's part: what is installed works in every layout and an empty environment."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 MACHINE = os.uname().machine
 
 
+SELDOM = (ROOT / "src/rundlet/seldom.txt").read_text().split()
 COMPILER = ROOT / "src/rundlet/executor/compile.py"
 
 
@@ -225,6 +227,24 @@ def test_the_command_names_its_interpreter(place: Path) -> None:
 
 def test_a_start_reads_the_bundle_alone(place: Path) -> None:
     assert loaded(place) == set()
+
+
+def test_what_is_left_out_of_a_start_is_there_when_it_is_called(place: Path) -> None:
+    assert "rundlet.options:_unknown" in SELDOM
+    done = call(place / "bin/python", "-ISBvXutf8", place / "bin/rundlet", "run", "--nonsense")
+    assert done.returncode == 1
+    assert "rundlet: unknown option --nonsense for run; see rundlet run --help\n" in done.stderr
+    assert "code object from '" + str(sources(place)["options.py"]) not in done.stderr
+
+
+@pytest.mark.parametrize("name", SELDOM)
+def test_what_is_left_out_of_a_start_is_a_function(name: str) -> None:
+    """bench/seldom.py prints the list."""
+    module, _, function = name.partition(":")
+    file = ROOT / "src" / (module.replace(".", "/") + ".py")
+    file = file if file.exists() else file.with_suffix("") / "__init__.py"
+    found = [node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)]
+    assert found.count(function) == 1
 
 
 def test_a_changed_source_is_not_taken_from_the_bundle(place: Path) -> None:

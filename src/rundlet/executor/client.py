@@ -24,7 +24,7 @@ from posix import (
 
 from rundlet import kernel as k
 from rundlet.errors import Fault, Refused, StepFailed
-from rundlet.executor.program import REPLY_SIZE, Program, Reply, _reply
+from rundlet.executor.program import REPLY, ROOM, SLOTS, Program, Reply
 from rundlet.plan.step import Call, Data, Out, Ptr, Slot, Step
 
 TYPE_CHECKING = False
@@ -51,10 +51,12 @@ class Executor:
         self.control = control
         self.bind = bind
         self.slots: "dict[str, int]" = {}
+        self.first: "tuple[Step, ...]" = ()  # steps that go with the first program
 
     def send(self, steps: "Iterable[Step]") -> Program:
         """Sends steps without waiting for the reply."""
-        program = Program(steps, self.slots, self.bind)
+        program = Program((*self.first, *steps), self.slots, self.bind)
+        self.first = ()
         try:
             self.control.sendall(program.text)
         except OSError:
@@ -64,7 +66,7 @@ class Executor:
     def receive(self, program: Program) -> Reply:
         """Waits for the reply to `program`; raises StepFailed when a step failed, Fault when the executor died."""
         try:
-            return program.reply(read_reply(self.control))
+            return program.reply(read_reply(self.control, program.expects))
         except StepFailed as failed:
             if failed.call in ("fsconfig", "fsmount"):
                 self._explain(failed)
@@ -74,7 +76,7 @@ class Executor:
         """Adds what the filesystem logged of a failed mount: "e tmpfs: Bad value for 'size'" says more than EINVAL. fsopen(2)."""
         log = Step("read the filesystem's log", Call("read", Slot("fs"), Out("log", 256), 255, fine=("ENODATA", "EBADF")))
         program = self.send([log])
-        said = program.reply(read_reply(self.control)).outs["log"].rstrip(b"\0\n").decode("utf-8", "replace")
+        said = program.reply(read_reply(self.control, program.expects)).outs["log"].rstrip(b"\0\n").decode("utf-8", "replace")
         if said:
             failed.message += f" ({said[2:]})"
 
@@ -87,16 +89,8 @@ class Executor:
         self.control.close()
 
 
-def read_reply(control: socket) -> bytes:
-    """One whole reply from a socket; raises Fault at its end."""
-    raw = _exactly(control, REPLY_SIZE)
-    if len(raw) < REPLY_SIZE:
-        raise Fault("the executor ended without an answer; the kernel log may say why")
-    out = _reply.unpack_from(raw)[3]
-    return raw + _exactly(control, min(out, 1 << 20))
-
-
-def _exactly(control: socket, size: int) -> bytes:
+def read_reply(control: socket, size: int = REPLY.size) -> bytes:
+    """One whole reply from a socket, of `size` bytes as a rule; raises Fault when it ends before there is any."""
     raw = b""
     while len(raw) < size:
         try:
@@ -108,6 +102,11 @@ def _exactly(control: socket, size: int) -> bytes:
         if not more:
             break
         raw += more
+        if len(raw) >= REPLY.size:  # it says itself how long it is
+            _, _, _, slots, out, _ = REPLY.unpack_from(raw)
+            size = REPLY.size + 8 * min(slots, SLOTS) + min(out, ROOM)
+    if len(raw) < REPLY.size:
+        raise Fault("the executor ended without an answer; the kernel log may say why")
     return raw
 
 
@@ -132,9 +131,13 @@ def spawn(pass_fds: "dict[str, int] | None" = None, keep: int = 0) -> Executor:
         for fd in high:
             close(fd)
     executor = Executor(pid, ours, bind)
-    first = None if sealed else executor.send([_read_only_self(argv)])  # answers only when it fails
-    last = executor.send([_close_others(lowest, sorted(high)), RESET])
-    executor.receive(first or last)
+    ready = _close_others(lowest, sorted(high)), RESET
+    if sealed:
+        executor.first = ready
+    else:
+        first = executor.send([_read_only_self(argv)])  # answers only when it fails
+        executor.send(ready)
+        executor.receive(first)
     return executor
 
 

@@ -5,10 +5,11 @@
  *
  *     struct head | struct op × ops | struct link × links | data
  *
- * Each op is a system call with six arguments: numbers, addresses in the data, or results of earlier calls ("slots", kept from
- * one program to the next). A failing call whose errno is not listed as fine ends the program. The answer is
+ * Behind the data the program has room that is not sent, all zero: buffers that the answer returns, then others. Each op is a system
+ * call with six arguments: numbers, addresses in the data or in a buffer, or results of earlier calls ("slots", kept from one
+ * program to the next). A failing call whose errno is not listed as fine ends the program. The answer is
  *
- *     struct reply | slots | the first `out` bytes of the data
+ *     struct reply | the first `slots` slots | the buffers to return
  *
  * after which the next program is awaited. The end of the socket is the end of the process: what it was building dies with
  * whoever asked for it. No libc, no allocation, no text; every number that arrives is checked before it is used.
@@ -20,25 +21,26 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef long long s64;
 
-enum { MAGIC = 0x31545652, SLOTS = 128, ROOM = 8 << 20, NONE = 255 };
+enum { MAGIC = 0x32545652, SLOTS = 1 << 14, ROOM = 8 << 20, NONE = 0xffff };
 enum { E_INTR = 4, E_BADMSG = 74, E_NOTSOCK = 88, MSG_NOSIGNAL = 0x4000 };
-enum kind { NUMBER, ADDRESS, SLOT };                                     /* what an argument is */
 enum word { CHECK = 0xff00, PUT, REPLY, NEXT, REDIRECT, VALUE };                /* calls that are the executor's own */
 
-struct head { u32 magic, ops, links, data, out, zero; };
-struct op {
-	u16 nr;
-	u8 kind[6];
-	u8 fine[4];                              /* errnos that do not fail the program; 0 = none */
-	u8 into, zero;                           /* the slot that keeps the result, or NONE */
-	u16 on_zero, on_more, on_fine;           /* how many of the following ops to pass over */
-	u32 zero2;
-	u64 arg[6];
-};
-struct link { u32 at, to; };                     /* data[at] (eight bytes) becomes the address of data[to] */
-struct reply { u32 magic, at; u32 error, out; };
+/* An argument: what it is in the upper three bits, a value in the others. */
+enum kind { NUMBER, WORD, DATA, OUT, SCRATCH, SLOT };
+enum { KIND = 29, MASK = (1 << KIND) - 1 };
 
-_Static_assert(sizeof(struct head) == 24 && sizeof(struct op) == 72 && sizeof(struct reply) == 16, "the layout is the protocol");
+struct head { u32 magic, ops, links, data, out, scratch, slots, zero; };
+struct op {
+	u16 nr, into;                            /* the slot that keeps the result, or NONE */
+	u8 fine[4];                              /* errnos that do not fail the program; 0 = none */
+	u16 on_zero, on_more, on_fine;           /* how many of the following ops to pass over */
+	u16 zero;
+	u32 arg[6];
+};
+struct link { u32 at, arg; };                    /* data[at] (eight bytes) becomes what the argument is */
+struct reply { u32 magic, at, error, slots, out, zero; };
+
+_Static_assert(sizeof(struct head) == 32 && sizeof(struct op) == 40 && sizeof(struct reply) == 24, "the layout is the protocol");
 
 #ifndef HOSTED                                   /* the same logic under sanitizers: tests/executor/harness.c supplies the calls */
 static s64 kernel(u64 nr, const u64 *a)
@@ -73,8 +75,12 @@ enum { SYS_READ = 0, SYS_WRITE = 1, SYS_EXIT_GROUP = 231, SYS_SENDTO = 44 };
 #endif
 
 static u8 room[ROOM] __attribute__((aligned(16)));
-static s64 slots[SLOTS];
+static struct { struct reply reply; s64 slots[SLOTS]; } said;
 static u64 control;
+
+/* The program at hand: its head, and the place of its data and buffers. */
+static struct head head;
+static u8 *data;
 
 static s64 call4(u64 nr, u64 a, u64 b, u64 c, u64 d)
 {
@@ -114,11 +120,13 @@ static int give(const void *what, u64 size)
 	return 1;
 }
 
-static void answer(u64 at, u64 error, const u8 *data, u32 out)
+/* What comes back of a program: the slots that it wants, and its buffers; of one that has not begun, neither. */
+static void answer(u64 at, u64 error, u32 slots, u32 out)
 {
-	const struct reply reply = { MAGIC, (u32)at, (u32)error, out };
-	if (give(&reply, sizeof reply) && give(slots, sizeof slots))
-		give(data, out);
+	const struct reply reply = { MAGIC, (u32)at, (u32)error, slots, out, 0 };
+	said.reply = reply;
+	if (give(&said, sizeof reply + slots * sizeof(s64)) && out)
+		give(data + head.data, out);
 }
 
 static int inside(u64 at, u64 size, u64 whole)
@@ -126,50 +134,93 @@ static int inside(u64 at, u64 size, u64 whole)
 	return at <= whole && size <= whole - at;
 }
 
-/* data[a] and data[b] must be the same for `size` bytes, else `error`. */
-static s64 check(const struct op *op, const u8 *data, u64 size)
+/* What the program may write to and read from. */
+static u64 extent(void)
 {
-	u64 i, a = op->arg[0], b = op->arg[1], n = op->arg[2];
-	if (!inside(a, n, size) || !inside(b, n, size) || op->arg[3] - 1 >= 4095)
-		return -E_BADMSG;
-	for (i = 0; i < n; i++)
-		if (data[a + i] != data[b + i])
-			return -(s64)op->arg[3];
+	return (u64)head.data + head.out + head.scratch;
+}
+
+/* What an argument is; 0 when it is malformed. */
+static int resolve(u32 arg, u64 *is)
+{
+	u64 i, value = arg & MASK;
+	switch (arg >> KIND) {
+	case NUMBER:
+		*is = value;
+		return 1;
+	case WORD:                               /* a number that is larger, or negative */
+		for (*is = i = 0; i < 8 && inside(value, 8, head.data); i++)
+			*is |= (u64)data[value + i] << (8 * i);
+		return i == 8;
+	case DATA:
+		*is = (u64)(data + value);
+		return value < head.data;
+	case OUT:
+		*is = (u64)(data + head.data + value);
+		return value < head.out;
+	case SCRATCH:
+		*is = (u64)(data + head.data + head.out + value);
+		return value < head.scratch;
+	case SLOT:
+		if (value >= SLOTS)
+			return 0;
+		*is = (u64)said.slots[value];
+		return 1;
+	}
 	return 0;
 }
 
-/* Copies a slot into data[at], `width` bytes, little end first as both machines have it. */
-static s64 put(const struct op *op, u8 *data, u64 size)
+/* Writes a number little end first, as both machines have it. */
+static void store(u8 *to, u64 value, u64 width)
 {
-	u64 i, at = op->arg[1], width = op->arg[2];
-	if (op->arg[0] >= SLOTS || width > 8 || !inside(at, width, size))
-		return -E_BADMSG;
+	u64 i;
 	for (i = 0; i < width; i++)
-		data[at + i] = (u8)((u64)slots[op->arg[0]] >> (8 * i));
+		to[i] = (u8)(value >> (8 * i));
+}
+
+/* check(a, b, size, error): at both addresses there must be the same, else `error`. */
+static s64 check(const u64 *arg)
+{
+	u64 i, a = arg[0] - (u64)data, b = arg[1] - (u64)data, n = arg[2];
+	if (!inside(a, n, extent()) || !inside(b, n, extent()) || arg[3] - 1 >= 4095)
+		return -E_BADMSG;
+	for (i = 0; i < n; i++)
+		if (data[a + i] != data[b + i])
+			return -(s64)arg[3];
+	return 0;
+}
+
+/* put(value, at, width): writes `width` bytes of the value to an address. */
+static s64 put(const u64 *arg)
+{
+	u64 at = arg[1] - (u64)data;
+	if (arg[2] > 8 || !inside(at, arg[2], extent()))
+		return -E_BADMSG;
+	store(data + at, arg[0], arg[2]);
 	return 0;
 }
 
 /* Resolves the arguments and makes the call; what is malformed is -EBADMSG. */
-static s64 perform(const struct op *op, u8 *data, u64 size)
+static s64 perform(const struct op *op)
 {
 	u64 i, args[6];
-	for (i = 0; i < 6; i++) {
-		u64 value = op->arg[i];
-		if (op->kind[i] == ADDRESS && value < size)
-			value = (u64)(data + value);
-		else if (op->kind[i] == SLOT && value < SLOTS)
-			value = (u64)slots[value];
-		else if (op->kind[i] != NUMBER)
+	for (i = 0; i < 6; i++)
+		if (!resolve(op->arg[i], &args[i]))
 			return -E_BADMSG;
-		args[i] = value;
-	}
-	if (op->nr == VALUE)
-		return (s64)args[0];
-	if (op->nr == REDIRECT) {
+	if (op->nr < CHECK)
+		return kernel(op->nr, args);
+	switch (op->nr) {
+	case CHECK:
+		return check(args);
+	case PUT:
+		return put(args);
+	case REDIRECT:
 		control = args[0];
 		return 0;
+	case VALUE:
+		return (s64)args[0];
 	}
-	return op->nr < CHECK ? kernel(op->nr, args) : -E_BADMSG;
+	return -E_BADMSG;
 }
 
 static int is_fine(const struct op *op, u64 error)
@@ -178,71 +229,78 @@ static int is_fine(const struct op *op, u64 error)
 }
 
 /* Carries out the ops one by one and answers, but for NEXT, which goes on to the next program without a word. */
-static void run(const struct head *head, const struct op *ops, u8 *data)
+static void run(const struct op *ops)
 {
 	u64 at;
-	for (at = 0; at < head->ops; at++) {
+	for (at = 0; at < head.ops; at++) {
 		const struct op *op = &ops[at];
 		u64 over;
 		s64 r;
 		if (op->into != NONE && op->into >= SLOTS) {
-			answer(at, E_BADMSG, data, head->out);   /* never fine: there is nowhere to keep the result */
+			answer(at, E_BADMSG, head.slots, head.out);   /* never fine: there is nowhere to keep the result */
 			return;
 		}
-		if (op->nr == CHECK)
-			r = check(op, data, head->data);
-		else if (op->nr == PUT)
-			r = put(op, data, head->data);
-		else if (op->nr == NEXT)
+		if (op->nr == NEXT)
 			return;
-		else if (op->nr == REPLY) {
-			answer(at, 0, data, head->out);
+		if (op->nr == REPLY) {
+			answer(at, 0, head.slots, head.out);
 			r = 0;
 		} else
-			r = perform(op, data, head->data);
+			r = perform(op);
 		if (r < 0 && r >= -4095) {
 			if (!is_fine(op, (u64)-r)) {
-				answer(at, (u64)-r, data, head->out);
+				answer(at, (u64)-r, head.slots, head.out);
 				return;
 			}
 			over = op->on_fine;
 		} else
 			over = r ? op->on_more : op->on_zero;
 		if (op->into != NONE)
-			slots[op->into] = r;
+			said.slots[op->into] = r;
 		at += over;
 	}
-	answer(head->ops, 0, data, head->out);
+	answer(head.ops, 0, head.slots, head.out);
+}
+
+/* Zeroes the data from one place to another; the barrier keeps compilers from calling a function that is not here. */
+static void clear(u64 from, u64 to)
+{
+	while (from < to) {
+		if (from % 8 || to - from < 8)
+			data[from++] = 0;
+		else {
+			*(u64 *)(data + from) = 0;
+			from += 8;
+		}
+		__asm__ volatile("" : : : "memory");
+	}
 }
 
 /* Receives one program and runs it; 0 when there is none any more. */
 static int turn(void)
 {
-	struct head head;
-	u64 i, ops, links;
+	u64 i, value, ops, links;
 	if (!take((u8 *)&head, sizeof head))
 		return 0;
 	ops = (u64)head.ops * sizeof(struct op);
 	links = (u64)head.links * sizeof(struct link);
-	if (head.magic != MAGIC || head.out > head.data || ops + links + head.data > ROOM) {
-		answer(0xffffffff, E_BADMSG, room, 0);
+	if (head.magic != MAGIC || head.slots > SLOTS || ops + links + extent() > ROOM) {
+		answer(0xffffffff, E_BADMSG, 0, 0);
 		return 0;                        /* where the next program would begin is not known */
 	}
 	if (!take(room, ops + links + head.data))
 		return 0;
-	u8 *data = room + ops + links;
+	data = room + ops + links;
+	clear(head.data, extent());
 	for (i = 0; i < head.links; i++) {
 		const struct link *link = (const struct link *)(room + ops) + i;
-		u64 b, address;
-		if (!inside(link->at, 8, head.data) || link->to >= head.data) {
-			answer(0xfffffffe, E_BADMSG, data, 0);
+		if (!inside(link->at, 8, head.data) || !resolve(link->arg, &value)) {
+			answer(0xfffffffe, E_BADMSG, 0, 0);
 			return 1;
 		}
-		address = (u64)(data + link->to);
-		for (b = 0; b < 8; b++)
-			data[link->at + b] = (u8)(address >> (8 * b));
+		store(data + link->at, value, 8);
 	}
-	run(&head, (const struct op *)room, data);
+	run((const struct op *)room);
 	return 1;
 }
 

@@ -1,12 +1,13 @@
 """Steps become the bytes that the executor reads; its reply becomes results and faults. The layout is that of executor.c.
 
-    head     magic, ops, links, data size, out size, 0          six u32
-    op       nr u16 · kind u8×6 · fine u8×4 · into u8 · 0 u8 · on_zero u16 · on_more u16 · on_fine u16 · 0 u32 · arg u64×6
-    link     at u32, to u32          the eight bytes at data[at] become the address of data[to]
-    data     [ buffers that the reply returns | texts and structures ]
+    head     magic, ops, links, data size, size of the returned buffers, of the others, slots to return, 0         eight u32
+    op       nr u16 · into u16 · fine u8×4 · on_zero u16 · on_more u16 · on_fine u16 · 0 u16 · arg u32×6           ten u32
+    link     at u32 · arg u32        the eight bytes at data[at] become what the argument is
+    data     texts, structures and large numbers as they are first met
+    arg      what it is in the upper three bits, in the others a small number itself, an offset, or a slot
 """
 
-from _struct import Struct
+from _struct import Struct, pack, unpack_from
 from posix import strerror, uname
 
 from rundlet.errors import Fault, StepFailed
@@ -17,27 +18,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rundlet.plan.step import Arg, Call, Step, Target
+    from rundlet.plan.step import Arg, Call, Step
 
-MAGIC = 0x31545652
-SLOTS = 128
+MAGIC = 0x32545652
+SLOTS = 1 << 14
 ROOM = 8 << 20
-NONE = 255
-NOWHERE = NONE << 32  # the second word of an op whose result is not kept
-RETURNED = 4608  # bytes of returned buffers: enough for most programs to be assembled once
+NONE = 0xFFFF
 OWN = {"check": 0xFF00, "put": 0xFF01, "reply": 0xFF02, "next": 0xFF03, "redirect": 0xFF04, "value": 0xFF05}
-ADDRESS, SLOT = 1, 2  # what an argument is; 0 is a number
-KINDS: "dict[type, int]" = {int: 0, str: ADDRESS, bytes: ADDRESS, Slot: SLOT}  # of plain arguments
-NUMBERS: "dict[Arg, int]" = {n: n for n in range(64)}
+NUMBERS = ({**OWN}, {**OWN})  # of the calls met so far by name, on each machine
+# what an argument is, besides a small number: a number in the data, an address in the data, in a returned buffer, in another, a slot
+WORD, DATA, OUT, SCRATCH, SLOT = 1 << 29, 2 << 29, 3 << 29, 4 << 29, 5 << 29
+SMALL = {n: n for n in range(64)}
 PADS = tuple(bytes(-n % 8) for n in range(8))
-MASK = (1 << 64) - 1
+ZEROS = ((0, 0, 0, 0, 0, 0), (0, 0, 0, 0, 0), (0, 0, 0, 0), (0, 0, 0), (0, 0), (0,), ())  # behind so many arguments
+WIDTH = 10  # of an op, in u32
 
-_head = Struct("=6I").pack
-OPS = tuple(Struct(f"={3 + n}Q{48 - 8 * n}x").pack for n in range(7))  # by the number of arguments: three words of small fields, then those
-_link = Struct("=2I").pack
-_reply = Struct("=4I")
-_slots = Struct(f"={SLOTS}q").unpack_from
-REPLY_SIZE = _reply.size + 8 * SLOTS
+REPLY = Struct("=6I")  # magic, at, error, slots, bytes of the returned buffers, 0
 
 MACHINE = MACHINES.get(uname().machine, 0)
 
@@ -52,98 +48,65 @@ class Program:
     def __init__(
         self, steps: "Iterable[Step]", slots: "dict[str, int]", bind: "dict[str, int] | None" = None, machine: int = MACHINE,
     ) -> None:
-        self.slots = slots
-        self.bind = bind or {}
-        self.machine = machine
         self._steps = list(steps)
-        if not self._assemble(RETURNED):
-            self._assemble(self._used)  # now it is known how much room the returned buffers take
-        if len(self.text) > ROOM:
+        self._before: "dict[int, int]" = {}  # how many puts stand before a call, by the number of the first one
+        self._args = args = Arguments(slots, bind or {})
+        ops: "list[int]" = []
+        for step in self._steps:
+            self._step(step, ops, machine)
+        data = args.data + PADS[len(args.data) & 7]
+        head = MAGIC, len(ops) // WIDTH, len(args.links) // 2, len(data), args.returned, args.scratched, len(slots), 0
+        self.text = pack(f"={8 + len(ops) + len(args.links)}I", *head, *ops, *args.links) + data
+        self.results = tuple(slots)
+        self.expects = REPLY.size + 8 * len(slots) + args.returned  # bytes of a reply
+        if len(self.text) + args.returned + args.scratched > ROOM:
             raise Fault(f"arguments and environment too large: the program of {len(self.text)} bytes exceeds {ROOM}")
 
-    def _assemble(self, room: int) -> bool:
-        """Encodes all steps with `room` bytes for returned buffers; false when that was too little."""
-        self.outs: "dict[str, tuple[int, int]]" = {}
-        self._room, self._used = room, 0
-        self._data = bytearray(room)
-        self._links: "list[bytes]" = []
-        self._scratch: "dict[str, int]" = {}
-        self._puts: "list[tuple[int, int, int]]" = []  # slot, offset, width: what is to be put into the data before the call at hand
-        self._odd: "list[Slot]" = []  # slots of the call at hand that are numbers already
-        self._plain = Plain(self)
-        self._done: "dict[int, bytes]" = {}  # the ops of calls that plans use again and again, by identity
-        self._before: "dict[int, int]" = {}  # how many puts stand before a call, by the number of the first one
-        ops: "list[bytes]" = []
-        for step in self._steps:
-            self._step(step, ops)
-        if self._used > room:
-            return False
-        data = self._data + bytes(-len(self._data) % 8)
-        head = _head(MAGIC, len(ops), len(self._links), len(data), self._used, 0)
-        self.text = b"".join([head, *ops, *self._links, data])
-        return True
+    def _step(self, step: "Step", ops: "list[int]", machine: int) -> None:
+        """Appends the ops of a step. Where jumps lead is known once the whole step is there.
 
-    def _step(self, step: "Step", ops: "list[bytes]") -> None:
-        """Appends the ops of a step. Where a jump leads is known once the whole step is there, so ops with one are packed at its end.
-
-        A container's start spends more on this than on anything else in Python, so what can be is looked up and not worked out: the
-        first word of an op by the call's name and the types of its arguments, and the arguments by themselves.
+        A container's start spends more on this than on anything else in Python, so whatever can be is looked up, in C.
         """
-        slots, plain, fronts, odd, done = self.slots, self._plain.__getitem__, FRONTS[self.machine], self._odd, self._done
-        append = ops.append
+        args, numbers, fine = self._args, NUMBERS[machine], FINE
+        arg, slots, puts = args.__getitem__, args.slots, args.puts
         labels: "dict[str, int]" = {}
-        jumps: "list[tuple[int, Call, int, int, list[int]]]" = []
+        jumps: "list[tuple[int, Call]]" = []
         for call in step.calls:
+            words = [*map(arg, call.args)]
             if call.label:
                 labels[call.label] = len(ops)
-            if id(call) in done:
-                append(done[id(call)])
-                continue
-            front = fronts[(call.name, *map(type, call.args))]
-            plainly = front >= 0
-            if plainly:
-                args = [*map(plain, call.args)]
-            if odd or not plainly:
-                front, args = self._by_one(call, ops)
-            into, fine = call.into, call.fine
-            back = NOWHERE if not into else (slots[into] if into in slots else self._slot(into)) << 32
-            if fine:
-                if len(fine) > 4:
-                    raise Fault(f"{step.what}: {call.name}: more than four errnos are fine")
-                back |= FINE[fine]
+            if puts:
+                self._put(ops)
+            name, into = call.name, call.into
+            if name not in numbers:
+                numbers[name] = CALLS[name][machine]
+            place = NONE if not into else slots[into] if into in slots else args.slot(into)
             if call.on_zero or call.on_more or call.on_fine:
-                jumps.append((len(ops), call, front, back, args))
-                append(b"")
-            else:
-                op = OPS[len(args)](front, back, 0, *args)
-                append(op)
-                if plainly:
-                    done[id(call)] = op
+                jumps.append((len(ops), call))
+            ops += (numbers[name] | place << 16, fine[call.fine], 0, 0)
+            ops += words
+            ops += ZEROS[len(words)]
         if jumps:
             labels["end"] = len(ops)
-            for at, call, front, back, args in jumps:
-                back |= (labels[call.on_zero] - at - 1 if call.on_zero else 0) << 48
-                more = labels[call.on_more] - at - 1 if call.on_more else 0
-                over = labels[call.on_fine] - at - 1 if call.on_fine else 0
-                ops[at] = OPS[len(args)](front, back, more | over << 16, *args)
+            for at, call in jumps:
+                zero = (labels[call.on_zero] - at) // WIDTH - 1 if call.on_zero else 0
+                more = (labels[call.on_more] - at) // WIDTH - 1 if call.on_more else 0
+                ops[at + 2] = zero | more << 16
+                if call.on_fine:
+                    ops[at + 3] = (labels[call.on_fine] - at) // WIDTH - 1
 
-    def _by_one(self, call: "Call", ops: "list[bytes]") -> "tuple[int, list[int]]":
-        """The first word and the arguments of a call that is not of the plain kind; puts what it needs before it."""
-        self._odd.clear()
-        front = FRONTS[self.machine][(call.name,)]
-        args: "list[int]" = []
-        for shift, arg in zip(range(16, 64, 8), call.args, strict=False):
-            if type(arg) is Slot and arg.name in self.bind:
-                args.append(self.bind[arg.name] & MASK)
-                continue
-            front |= KINDS.get(type(arg), ADDRESS) << shift
-            args.append(self._plain[arg] if type(arg) in KINDS else self._place(arg))  # type: ignore[arg-type]
-        if self._puts:
-            self._before[len(ops)] = len(self._puts)
-        for slot, offset, width in self._puts:
-            ops.append(OPS[3](OWN["put"] | ADDRESS << 24, NOWHERE, 0, slot, offset, width))
-        self._puts.clear()
-        return front, args
+    def _put(self, ops: "list[int]") -> None:
+        """Puts the slots of the structures of the call at hand into them: ops before it."""
+        puts = self._args.puts
+        self._before[len(ops) // WIDTH] = len(puts)
+        for slot, at, width in puts:
+            ops += (OWN["put"] | NONE << 16, 0, 0, 0, SLOT | slot, DATA | at, width, 0, 0, 0)
+        puts.clear()
+
+    @property
+    def outs(self) -> "dict[str, tuple[int, int]]":
+        """Offset and size of each returned buffer, by name."""
+        return self._args.outs
 
     @property
     def where(self) -> "list[tuple[Step, Call]]":
@@ -154,141 +117,122 @@ class Program:
                 found += [(step, call)] * (1 + self._before.get(len(found), 0))
         return found
 
-    def _slot(self, name: str) -> int:
-        index = self.slots.setdefault(name, len(self.slots))
-        if index >= SLOTS:
-            raise Fault(f"the plan needs more than {SLOTS} results at a time")
-        return index
-
-    def _place(self, what: "Target") -> int:
-        """The offset in the data of a text, bytes, structure or buffer, put there when it is not there yet."""
-        data = self._data
-        if type(what) is str or type(what) is bytes:
-            return self._plain[what]
-        if type(what) is Data:
-            return self._structure(what)
-        if type(what) is Part:
-            return self._place(what.of) + what.offset
-        if type(what) is Out:
-            if what.name not in self.outs:
-                self.outs[what.name] = (self._used, what.size)
-                self._used += what.size + (-what.size % 8)
-            return min(self.outs[what.name][0], self._room - 1)
-        assert type(what) is Scratch
-        if what.name not in self._scratch:
-            data += bytes(-len(data) % 8)
-            self._scratch[what.name] = len(data)
-            data += bytes(what.size)
-        return self._scratch[what.name]
-
-    def _structure(self, what: Data) -> int:
-        """As _place(), for a structure: what it points to is put behind it."""
-        data = self._data
-        size = 0
-        for part in what.parts:
-            size += len(part) if isinstance(part, bytes) else part.width if isinstance(part, Slot) else 8
-        data += bytes(-len(data) % 8)
-        start = at = len(data)
-        data += bytes(size)
-        for part in what.parts:
-            if isinstance(part, Ptr):
-                self._links.append(_link(at, self._place(part.to)))
-                at += 8
-            elif isinstance(part, Slot):
-                if part.name in self.bind:
-                    data[at : at + part.width] = self.bind[part.name].to_bytes(part.width, "little")
-                else:
-                    self._puts.append((self._slot(part.name), at, part.width))
-                at += part.width
-            else:
-                data[at : at + len(part)] = part
-                at += len(part)
-        return start
-
     def reply(self, raw: bytes) -> "Reply":
         """Reads a reply to this program; raises StepFailed when a call of it failed, Fault when it is no reply."""
-        magic, at, error, out = _reply.unpack_from(raw) if len(raw) >= REPLY_SIZE else (0, 0, 0, 0)
-        if magic != MAGIC or len(raw) < REPLY_SIZE + out or error > 4095:
+        magic, at, error, count, out, _ = REPLY.unpack_from(raw) if len(raw) >= REPLY.size else (0, 0, 0, 0, 0, 0)
+        wrong = error > 4095 or len(raw) != REPLY.size + 8 * count + out
+        if magic != MAGIC or wrong or ((count, out) != (len(self.results), self._args.returned) and not error):
             raise Fault("the executor answered with something that is no reply")
-        results = _slots(raw, _reply.size)
-        body = raw[REPLY_SIZE : REPLY_SIZE + out]
-        reply = Reply(
-            {name: results[index] for name, index in self.slots.items()},
-            {name: body[offset : offset + size] for name, (offset, size) in self.outs.items()},
-        )
+        results = self.results
+        body = raw[REPLY.size + 8 * count :]
+        outs = {name: body[offset : offset + size] for name, (offset, size) in self.outs.items()}
         if error:
             if at >= len(self.where):
                 raise Fault(f"the executor refused the program: {strerror(error).lower()}")
             step, call = self.where[at]
             failed = failure(step, call.name, error)
-            failed.outs = reply.outs
+            failed.outs = outs
             raise failed
-        return reply
+        return Reply(dict(zip(results, unpack_from(f"={len(results)}q", raw, REPLY.size), strict=True)), outs)
 
 
-class Plain(dict["Arg", int]):
-    """What a plain argument becomes: a number itself, a slot its index, a text its offset in the data. Filled as it is asked."""
+class Arguments(dict):  # type: ignore[type-arg]  # of Arg, int: a base with parameters takes longer to make
+    """What each argument is on the wire; filled as it is asked, and with it the data of a program."""
 
-    def __init__(self, program: Program) -> None:
-        super().__init__(NUMBERS)
-        self.program = program
+    def __init__(self, slots: "dict[str, int]", bind: "dict[str, int]") -> None:
+        super().__init__(SMALL)
+        self.slots = slots
+        self.bind = bind
+        self.data = bytearray()
+        self.links: "list[int]" = []
+        self.puts: "list[tuple[int, int, int]]" = []  # slot, offset, width: what is to be put into the data before the call at hand
+        self.outs: "dict[str, tuple[int, int]]" = {}
+        self.others: "dict[str, int]" = {}  # offsets of buffers that are not returned
+        self.returned = self.scratched = 0  # bytes of buffers
 
     def __missing__(self, arg: "Arg") -> int:
-        program = self.program
         kind = type(arg)
-        if kind is str or kind is bytes:
-            raw: bytes = arg.encode("utf-8", "surrogateescape") if kind is str else arg  # type: ignore[assignment,union-attr]
-            if raw in self:
-                value = self[raw]
-            else:
-                data = program._data
-                data += PADS[len(data) & 7]
-                self[raw] = value = len(data)
-                data += raw + b"\0"
+        data = self.data
+        if kind is str:
+            self[arg] = value = DATA | len(data)
+            data += arg.encode("utf-8", "surrogateescape") + b"\0"  # type: ignore[union-attr]
+        elif kind is Slot:
+            name: str = arg.name  # type: ignore[union-attr]
+            self[arg] = value = self[self.bind[name]] if name in self.bind else SLOT | self.slot(name)
         elif kind is int:
-            value = arg & MASK  # type: ignore[operator]
+            if 0 <= arg < WORD:  # type: ignore[operator]
+                value = arg  # type: ignore[assignment]
+            else:
+                data += PADS[len(data) & 7]
+                value = WORD | len(data)
+                data += (arg & (1 << 64) - 1).to_bytes(8, "little")  # type: ignore[operator]
+            self[arg] = value
+        elif kind is bytes:
+            data += PADS[len(data) & 7]
+            self[arg] = value = DATA | len(data)
+            data += arg + b"\0"  # type: ignore[arg-type,operator]
         else:
-            assert type(arg) is Slot
-            if arg.name in program.bind:
-                program._odd.append(arg)
-                return 0
-            value = program._slot(arg.name)
-        self[arg] = value
+            value = self.structure(arg) if kind is Data else self.buffer(arg)  # type: ignore[arg-type]
         return value
 
+    def slot(self, name: str) -> int:
+        """The place of a result."""
+        index = self.slots.setdefault(name, len(self.slots))
+        if index >= SLOTS:
+            raise Fault(f"the plan needs more than {SLOTS} results at a time")
+        return index
 
-class Fronts(dict["tuple[object, ...]", int]):
-    """(name, types of arguments) → the first word of an op, the call's number and what its arguments are; -1: they are not all plain."""
+    def buffer(self, what: "Out | Scratch | Part") -> int:
+        """A buffer, or a place in one: the same name is the same buffer."""
+        if type(what) is Part:
+            return self.buffer(what.of) + what.offset
+        if type(what) is Out:
+            if what.name not in self.outs:
+                self.outs[what.name] = (self.returned, what.size)
+                self.returned += what.size + (-what.size % 8)
+            return OUT | self.outs[what.name][0]
+        assert type(what) is Scratch
+        if what.name not in self.others:
+            self.others[what.name] = self.scratched
+            self.scratched += what.size + (-what.size % 8)
+        return SCRATCH | self.others[what.name]
 
-    def __init__(self, machine: int) -> None:
-        super().__init__()
-        self.machine = machine
+    def structure(self, what: Data) -> int:
+        """A structure, one of its own each time, since slots are put into it; what it points to is put behind it."""
+        data = self.data
+        size = 0
+        for part in what.parts:
+            size += len(part) if isinstance(part, bytes) else part.width if isinstance(part, Slot) else 8
+        data += PADS[len(data) & 7]
+        start = at = len(data)
+        data += bytes(size)
+        for part in what.parts:
+            if isinstance(part, Ptr):
+                self.links += (at, self[part.to])
+                at += 8
+            elif isinstance(part, Slot):
+                if part.name in self.bind:
+                    data[at : at + part.width] = self.bind[part.name].to_bytes(part.width, "little")
+                else:
+                    self.puts.append((self.slot(part.name), at, part.width))
+                at += part.width
+            else:
+                data[at : at + len(part)] = part
+                at += len(part)
+        return DATA | start
 
-    def __missing__(self, key: "tuple[object, ...]") -> int:
-        pair = CALLS.get(key[0])  # type: ignore[call-overload]  # the first one is the name
-        front: int = pair[self.machine] if pair else OWN[key[0]]  # type: ignore[index]
-        shift = 16
-        for kind in key[1:]:
-            assert isinstance(kind, type)
-            if kind not in KINDS:
-                front = -1
-                break
-            front |= KINDS[kind] << shift
-            shift += 8
-        self[key] = front
-        return front
 
-
-class Fine(dict["tuple[str, ...]", int]):
-    """Names of errnos → four bytes of the second word of an op."""
+class Fine(dict):  # type: ignore[type-arg]  # as above
+    """Names of errnos → the word of an op that names up to four."""
 
     def __missing__(self, names: "tuple[str, ...]") -> int:
+        if len(names) > 4:
+            raise Fault(f"more than four errnos are fine: {', '.join(names)}")
         self[names] = value = sum(ERRNO[name] << shift for name, shift in zip(names, (0, 8, 16, 24), strict=False))
         return value
 
 
-FRONTS = (Fronts(0), Fronts(1))
-FINE = Fine()
+FINE = Fine({(): 0})
 
 
 class Reply:

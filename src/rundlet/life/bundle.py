@@ -7,7 +7,7 @@ import posix
 from posix import O_CLOEXEC, O_RDONLY
 
 from rundlet.errors import BadSpec, Fault
-from rundlet.life.store import absolute
+from rundlet.life.store import PIECE, absolute
 from rundlet.plan.mounts import ORDINARY, is_bind
 from rundlet.plan.order import Bundle
 
@@ -34,7 +34,7 @@ def text(options: "Options") -> bytes:
         raise Fault(f"cannot read {path}: {(e.strerror or '').lower()}; is {folder(options)} a bundle?") from None
     try:
         parts = []
-        while part := posix.read(fd, 1 << 20):
+        while part := posix.read(fd, PIECE):
             parts.append(part)
         return b"".join(parts)
     except OSError as e:

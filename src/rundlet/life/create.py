@@ -229,8 +229,8 @@ class Creation:
             self._limit(record, made.place)
         if self.rdt:
             self._group(container, record, self.rdt)
-        start = sockets.listen(container.fd, "start")
-        passed = {"start": start.fileno(), **({"console": self.console} if self.console >= 0 else {})}
+        start = None if self.starts else sockets.listen(container.fd, "start")
+        passed = {**({"start": start.fileno()} if start else {}), **({"console": self.console} if self.console >= 0 else {})}
         if self.files and self.config["hooks"]["startContainer"]:
             passed.update(self.files.fds)
         if self.agent:
@@ -264,7 +264,8 @@ class Creation:
         record["pid"] = executor.pid
         found = store.stat(executor.pid)
         record["start_time"] = found[1] if found else 0
-        container.write(record)
+        if not self.starts or any(self.config["hooks"].values()):
+            container.write(record)  # else the process is nobody's who could outlive us, until it is let go
         late = bool(self.plan.stage("user namespace"))  # then the network namespace is made inside
         if self.bundle.devices and not late:
             self._devices(executor.pid)
@@ -417,11 +418,12 @@ class Creation:
             from rundlet.life import agent
 
             last = agent.telling(last, self.config, record, executor.pid, "creating")
-        program = executor.send(last)
-        container.last = program
-        if not self.starts:
+        if self.starts:
+            container.waiting = executor, tuple(step for step in last if step.kind != "wait")
+        else:
+            program = executor.send(last)
             store.put(container.fd, "steps.json", jsontext.dumps(process.names_of(program)).encode("utf-8", "surrogateescape"))
-        executor.receive(program)
+            executor.receive(program)
         process.uninterruptible()
         for receiver in self.receivers:
             sockets.hand_out(receiver, executor.pid, b"standard")
@@ -431,7 +433,7 @@ class Creation:
         record["phase"] = "created"
         if not self.starts:
             container.write(record)
-        executor.close()
+            executor.close()
         if self.movers:
             self.movers.close()
         self.undo.clear()

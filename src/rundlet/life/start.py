@@ -6,7 +6,7 @@ from _socket import socket
 from rundlet import jsontext
 from rundlet.errors import Fault, WrongState
 from rundlet.executor.client import read_reply
-from rundlet.executor.program import REPLY_SIZE, _reply, failure
+from rundlet.executor.program import REPLY, failure
 from rundlet.life import observe, process, sockets, store
 from rundlet.plan.step import Step
 
@@ -42,21 +42,24 @@ def notified(container: "Container") -> "Notify | None":
 def start(container: "Container") -> None:
     """Starts a created container, which is locked. Raises Fault, with the container gone, when its program cannot be executed."""
     record = container.record
-    now = store.status(record)
-    if now == "paused" and record["phase"] == "created":
-        raise WrongState("cannot start a container whose cgroup is frozen; thaw it first")
-    if now != "created":
-        raise WrongState(f"cannot start a container that is {now}")
+    if not container.waiting:
+        now = store.status(record)
+        if now == "paused" and record["phase"] == "created":
+            raise WrongState("cannot start a container whose cgroup is frozen; thaw it first")
+        if now != "created":
+            raise WrongState(f"cannot start a container that is {now}")
     watch = observe.Watch(record["pid"])
     try:
+        if container.waiting:
+            _running(container, record)  # before it is so: from here on the process may outlive us, and has to be found
         _release(container, record)
         try:
             watch.check(record["expect"])
         except Fault as fault:
             fault.cleanup += observe.destroy(record)
             raise
-        record["phase"] = "running"
-        container.write(record)
+        if not container.waiting:
+            _running(container, record)
         try:
             _poststart(container, record)
         except Fault as fault:
@@ -66,9 +69,19 @@ def start(container: "Container") -> None:
         watch.close()
 
 
+def _running(container: "Container", record: "Record") -> None:
+    record["phase"] = "running"
+    container.write(record)
+
+
 def _release(container: "Container", record: "Record") -> None:
     """Lets the process go; returns once it has become the program. Raises Fault naming the step that failed."""
-    control = sockets.connect(container.folder + "/start", "waiting process")
+    if container.waiting:
+        executor, steps = container.waiting
+        container.last = executor.send(steps)
+        control = executor.control
+    else:
+        control = sockets.connect(container.folder + "/start", "waiting process")
     try:
         if not _ended(control):
             fault, kind = _fault_of(container, control)
@@ -87,7 +100,7 @@ def _ended(control: socket) -> bool:
 def _fault_of(container: "Container", control: socket) -> "tuple[Fault, str]":
     """What the waiting process answered instead of becoming the program, and the kind of the step that failed."""
     raw = read_reply(control)
-    _, at, error, _ = _reply.unpack_from(raw)
+    _, at, error, count, _, _ = REPLY.unpack_from(raw)
     if container.last:
         whats, ops, outs = process.names_of(container.last)
     else:
@@ -100,7 +113,7 @@ def _fault_of(container: "Container", control: socket) -> "tuple[Fault, str]":
     if kind == "hook":
         from rundlet.life import hooks
 
-        failed.outs = {name: raw[REPLY_SIZE + offset :][:size] for name, (offset, size) in outs.items()}
+        failed.outs = {name: raw[REPLY.size + 8 * count + offset :][:size] for name, (offset, size) in outs.items()}
         return hooks.told(failed), kind
     return process.not_executable(failed) if kind == "exec" else failed, kind
 

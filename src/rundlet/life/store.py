@@ -17,10 +17,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NotRequired, TypedDict
 
+    from rundlet.executor.client import Executor
     from rundlet.executor.program import Program
     from rundlet.life.rdt import Group
     from rundlet.life.systemd import Made
     from rundlet.options import Options
+    from rundlet.plan.step import Step
 
     class Expect(TypedDict):
         """What must hold of the first process once it has executed its program."""
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
 
 LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.:@")
 VERSION = 1
+PIECE = 1 << 16  # what is read at once: more would be mapped and unmapped each time
 
 
 def root(options: "Options") -> str:
@@ -117,6 +120,7 @@ class Container:
         self.damaged = damaged  # there was a record, which nobody can read any more
         self._record = record
         self.last: "Program | None" = None  # the last stage, where this very command has sent it
+        self.waiting: "tuple[Executor, tuple[Step, ...]] | None" = None  # who waits for this very command to send it, and what it is
 
     @property
     def record(self) -> "Record":
@@ -180,7 +184,7 @@ def read(path: str) -> bytes:
     fd = posix.open(path, O_RDONLY | O_CLOEXEC)
     try:
         parts = []
-        while part := posix.read(fd, 1 << 20):
+        while part := posix.read(fd, PIECE):
             parts.append(part)
         return b"".join(parts)
     finally:
