@@ -24,7 +24,8 @@ GLOBAL = (
 )
 
 _CREATE = (
-    "bundle,b=DIR config,f=FILE console-socket=PATH pidfd-socket=PATH pid-file=FILE preserve-fds=N no-pivot no-new-keyring no-subreaper help,h"
+    "bundle,b=DIR config,f=FILE console-socket=PATH pidfd-socket=PATH pid-file=FILE preserve-fds=N no-pivot no-new-keyring no-subreaper "
+    "help,h"
 )
 
 # verb → (the module whose main() does it, the words it takes, its options). Words: [may be left out], and `...` takes the rest as it is.
@@ -61,7 +62,8 @@ VERBS = {
     "explain": ("rundlet.confine.explain", "BUNDLE", "json steps assume=FACTS help,h"),
     "host": ("rundlet.confine.facts", "", "json help,h"),
     "lab": (
-        "rundlet.lab.command", "[COMMAND...]", "kernel=FILE suite=NAME timeout=SECONDS env,e=NAME=VALUE... memory=SIZE append=WORDS systemd help,h",
+        "rundlet.lab.command", "[COMMAND...]",
+        "kernel=FILE suite=NAME timeout=SECONDS env,e=NAME=VALUE... memory=SIZE append=WORDS systemd help,h",
     ),
     "completion": ("rundlet.cliref", "SHELL", "help,h"),
     "man": ("rundlet.cliref", "", "help,h"),

@@ -158,7 +158,6 @@ def test_one_without_an_environment_has_the_callers(either: Box) -> None:
     """Programs of the host have the runtime's, as with the peers; one of the container has the container's."""
     log = trace(either)
     script = "cat > /dev/null; echo $MARK $OWN >> "
-    inside = "/log" if "startContainer" else ""
     either.process["env"] = ["PATH=/bin", "OWN=container"]
     either.config["hooks"] = {
         "createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", f"{script}{log}"]}, {"path": "/bin/sh", "args": ["sh", "-c", f"{script}{log}"], "env": []}],

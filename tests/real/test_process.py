@@ -512,6 +512,27 @@ def test_every_signal_is_passed_on(box: Box, verb: str) -> None:
         assert child.stderr and child.stderr.read() == ""
 
 
+@pytest.mark.parametrize("adopts", [True, False])
+def test_orphans_of_a_container_in_the_foreground(box: Box, adopts: bool) -> None:
+    """Without a PID namespace they fall to the runtime, which reaps them, or else to who adopts them outside: to us."""
+    box.without("pid")
+    box.config["mounts"] = [mount for mount in box.config["mounts"] if mount["type"] != "proc"]
+    box.linux["maskedPaths"] = box.linux["readonlyPaths"] = []
+    box.sh("sh -c 'sleep 1000 & echo $!'; read end").save()
+    command = box.words("run", *([] if adopts else ["--no-subreaper"]), "--bundle", str(box.bundle), box.id)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdin and child.stdout
+        orphan = int(child.stdout.readline())
+        parent = child.pid if adopts else os.getpid()
+        assert bundles.eventually(lambda: bundles.proc_status(orphan)["PPid"] == str(parent))
+        os.kill(orphan, signal.SIGKILL)
+        if not adopts:
+            assert bundles.status_of(orphan) == 128 + signal.SIGKILL
+        assert bundles.eventually(lambda: not Path(f"/proc/{orphan}").exists())
+        child.stdin.close()
+        assert child.wait() == 1  # what read says at the end of its input
+
+
 @pytest.mark.parametrize("number", [1, 9, 15, 40])
 def test_the_status_of_a_program_that_a_signal_ends(box: Box, number: int) -> None:
     box.started()

@@ -34,7 +34,7 @@ class Signals:
         self._handled = True
         fd, write = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
         set_wakeup_fd(write, warn_on_full_buffer=False)
-        for number in PASSED_ON:
+        for number in AWAITED:
             signal(number, _note)
         pthread_sigmask(SIG_SETMASK, self._before)
         return fd
@@ -43,7 +43,7 @@ class Signals:
         """Signals have their usual effect again."""
         if self._handled:
             set_wakeup_fd(-1)
-            for number in PASSED_ON:
+            for number in AWAITED:
                 signal(number, SIG_DFL)
         pthread_sigmask(SIG_SETMASK, self._before)
 
@@ -66,9 +66,11 @@ def wait(pid: int, signals: Signals, terminal: "Foreground | None", notify: "Not
 def _alone(pid: int, signals: Signals) -> int:
     """Without a terminal there is nothing to do but to wait for signals, one of which tells that the child has ended."""
     while True:
-        ended, status = posix.waitpid(pid, posix.WNOHANG)
-        if ended:
+        ended, status = posix.waitpid(-1, posix.WNOHANG)
+        if ended == pid:
             return status
+        if ended:
+            continue  # an orphan: subreaper.py
         number = signals.next()
         if number != CHLD:
             posix.kill(pid, number)  # it is our child and not waited for, so the number is its own
@@ -95,13 +97,24 @@ def _polling(pid: int, signals: Signals, terminal: "Foreground | None", notify: 
         for fd, events in sorted(waiting.poll(), key=lambda event: event[0] == pidfd):
             if fd == noted:
                 for number in posix.read(noted, 256):
-                    _pass_on(pidfd, number, terminal)
+                    if number == CHLD:
+                        _bury(pid)
+                    else:
+                        _pass_on(pidfd, number, terminal)
             elif fd == pidfd:
                 return posix.waitpid(pid, 0)[1]
             elif notify and fd == notify.fileno():
                 notify.move(posix.getpid())  # whoever started us waits for us
             elif terminal:
                 terminal.move(fd, events, waiting)
+
+
+def _bury(pid: int) -> None:
+    """Reaps orphans that have ended (subreaper.py), but not the child that is waited for."""
+    while ended := posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT):
+        if ended.si_pid == pid:
+            return
+        posix.waitpid(ended.si_pid, 0)
 
 
 def _pass_on(pidfd: int, number: int, terminal: "Foreground | None") -> None:

@@ -34,6 +34,10 @@ def main(options: "Options") -> int:
     elif terminal:
         held = sockets.connect(options.console_socket or "", "console socket")  # in the foreground, too, as crun has it
         console = held.fileno()
+    if not (options.detach or options.no_subreaper or any(s["type"] == "pid" for s in config["linux"]["namespaces"])):
+        from rundlet.life import subreaper
+
+        subreaper.adopt()
     container = create.Creation(options, config, text, path, console, True).build()
     signals = told = None
     try:
