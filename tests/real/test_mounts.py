@@ -553,3 +553,44 @@ def test_cgroups_of_a_namespace_that_belongs_to_another(box: Box) -> None:
     finally:
         holder.kill()
         holder.wait()
+
+
+@pytest.mark.parametrize("user", [False, True])
+def test_a_source_that_only_the_host_gets_to(box: Box, user: bool) -> None:
+    """What is bound is taken hold of outside, where the way to it is open."""
+    if user:
+        in_user_namespace(box)
+    closed = box.folder / "closed"
+    (closed / "m").mkdir(parents=True)
+    (closed / "m/file").write_text("hello")
+    (closed / "m").chmod(0o755)
+    (closed / "link").symlink_to("m")
+    closed.chmod(0)
+    box.process["user"] = {"uid": 1000, "gid": 1000}
+    box.mount("/a", str(closed / "m"), "bind", "ro")
+    box.mount("/b", str(closed / "link"), "rbind", "rro")
+    assert box.says("cat /a/file /b/file") == "hellohello"
+
+
+@pytest.mark.elsewhere
+@pytest.mark.skipif(not shutil.which("mkfs.ext4") or not os.path.exists("/dev/loop-control"), reason="no mkfs.ext4, or no loop devices here")
+@pytest.mark.parametrize("flag", ["ro", "rw"])
+def test_a_filesystem_of_a_device(box: Box, flag: str) -> None:
+    """A device that is read-only itself can only be mounted so."""
+    image = box.folder / "image"
+    image.write_bytes(bytes(4 << 20))
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    device = subprocess.run(["losetup", "--find", "--show", "--read-only", image], check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        box.linux["resources"] = {"devices": [{"allow": True, "type": "b", "access": "rw"}]}
+        box.mount("/data", device, flag, "nodev", kind="ext4")
+        done = box.sh(f"ls -d /data/lost+found; {MOUNTS}").run()
+        if flag == "ro":
+            assert {"ro", "nodev"} <= flags(done.out, "/data")
+            assert "ro" in superblock(done.out, "/data")
+        else:
+            assert done.status == 1
+            assert "mount ext4 on /data" in done.err
+            assert box.left() == []
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)

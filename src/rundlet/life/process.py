@@ -151,7 +151,8 @@ def attainable(limits: "list[Rlimit]", facts: "Facts") -> None:
         if most != resource.RLIM_INFINITY and limit["hard"] > most:
             raise Refused(
                 f"/process/rlimits/{index}/hard: raising {limit['type']} from the runtime's own {most} to "
-                f"{plan_process.amount(limit['hard'])}: operation not permitted without CAP_SYS_RESOURCE", "ask for no more, or raise the limit of whatever starts the runtime",
+                f"{plan_process.amount(limit['hard'])}: operation not permitted without CAP_SYS_RESOURCE",
+                "ask for no more, or raise the limit of whatever starts the runtime",
             )
 
 

@@ -172,7 +172,7 @@ class Mounting:
             self.placed.append(links.copy(mount, bundle.links[i], path))
         elif bound:
             where, directory = bundle.sources[i]
-            self.sources.append(source(i, mount, options, where, self.base))
+            self.sources.append(source(i, mount, options, where, self.base, self.privileged))
             if users:
                 self.sources.append(idmap.step(i, users, options, where, bundle.filesystems.get(i, "")))
             self.placed.append(bind(i, mount, options, directory, path))
@@ -300,7 +300,7 @@ def attributes(tree: str, set_: int = 0, clear: int = 0, propagation: int = 0, d
     return Call("mount_setattr", Slot(tree), "", flags, k.mount_attr(set_, clear, propagation), 32)
 
 
-def source(index: int, mount: "Mount", options: Options, path: str, base: int) -> Step:
+def source(index: int, mount: "Mount", options: Options, path: str, base: int, privileged: bool = True) -> Step:
     """Takes hold of a bind mount's source on the host, with all its flags: slot `bind<index>`. Runs outside the container.
 
     A clone is a peer of the host's mount, so before anything else it gets the propagation `base` (MS_PRIVATE unless the root
@@ -315,10 +315,10 @@ def source(index: int, mount: "Mount", options: Options, path: str, base: int) -
     calls.append(attributes(tree, options.set, options.clear, options.propagation or base))
     if options.deep_set or options.deep_clear:
         calls.append(attributes(tree, options.deep_set, options.deep_clear, 0, True))
-    return Step(
-        f"take hold of {path} for {mount['destination']}", *calls, kind="source",
-        hint=f"it is the source of the mount {mount['destination']}",
-    )
+    hint = f"it is the source of the mount {mount['destination']}"
+    if not privileged and options.clear | options.deep_clear:
+        hint += "; what a mount of the host forbids, such as nosuid, cannot be permitted without the host's privileges"
+    return Step(f"take hold of {path} for {mount['destination']}", *calls, kind="source", hint=hint)
 
 
 def bind(index: int, mount: "Mount", options: Options, directory: bool, path: str) -> Step:
