@@ -17,11 +17,13 @@ LEFT_OUT = (
 )
 PINNED = {
     "test_executor_spawn.py": "backports",  # it forbids the execution of memfds: Linux 6.3
-    "test_mounts_idmap.py": "backports",  # on a tmpfs, since the lab's own filesystem cannot map ids: Linux 6.3
+    "test_mounts_idmap.py": "backports",  # a tmpfs that maps ids: Linux 6.3
 }
 TIME = 2400  # seconds; it takes five minutes on two slow cores
-# hypothesis and xdist, which nothing of this uses, would take seconds to import there; a folder that no host has, so nobody changes it
-PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--basetemp=/rundlet-tests", "--durations=15", "-m", "not elsewhere"]
+PLACE = "/rundlet-tests"  # a filesystem as tests want it: devices in it work, an overlay may lie on it, and ids can be mapped
+PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--basetemp={PLACE}/run", "--durations=15", "-m", "not elsewhere"]
+COMMAND = ["sh", "-ec", f'mkdir {PLACE}; mount -t tmpfs tests {PLACE}; exec "$@"', "sh", *PYTEST]
+# hypothesis and xdist, which nothing of this uses, would take seconds to import
 INSIDE = {"RUNDLET_LAB": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 LACKING = "a lab in the lab would be a hundred times slower" if os.environ.get("RUNDLET_LAB") == "1" else boot.lacking()
@@ -55,7 +57,7 @@ def labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], t
         lab += [word for name, value in INSIDE.items() for word in ("--env", f"{name}={value}")]
         with open(folder / suite, "wb") as out:
             running[suite] = subprocess.Popen(
-                [*boot.SLOT, *lab, "--", *PYTEST, *files], cwd=HOME, env={**os.environ, "PYTHONPATH": "src"}, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                [*boot.SLOT, *lab, "--", *COMMAND, *files], cwd=HOME, env={**os.environ, "PYTHONPATH": "src"}, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
             )
     yield cache(lambda suite: (running[suite].wait(), (folder / suite).read_text()))
     for process in running.values():

@@ -115,3 +115,12 @@ def test_the_unit_of_systemd(box: Box) -> None:
     box.runtime = [*box.runtime, "--systemd-cgroup"]
     shown = explained(box)["cgroup"]
     assert shown[-4:] == ["by systemd: p-n.scope in a-b.slice", "its TasksMax: 7", "its DevicePolicy: strict", "its TimeoutStopUSec: 7000000"]
+
+
+def test_info_is_a_page_of_what_features_say(box: Box) -> None:
+    features = json.loads(box.ok("features").out)
+    rows = dict(line.split(maxsplit=1) for line in box.ok("info").out.splitlines() if line[:1] != " ")
+    assert rows["kernel"] == host.facts()["kernel"]
+    assert set(rows["namespaces"].split(", ")) == set(features["linux"]["namespaces"])
+    assert rows["seccomp"] == ("yes" if features["linux"]["seccomp"]["enabled"] else "no")
+    assert rows["cgroups"] == host.facts()["cgroup"]["layout"]

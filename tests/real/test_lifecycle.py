@@ -397,3 +397,12 @@ def test_versions_of_the_specification(box: Box, version: str) -> None:
     box.config["ociVersion"] = version
     box.process["args"] = ["true"]
     assert box.run().status == 0
+
+
+def test_without_cgroups(box: Box) -> None:
+    """--cgroup-manager disabled: the container stays in the cgroups of its caller, and none is made for it."""
+    box.without("cgroup")
+    box.runtime = [*box.runtime, "--cgroup-manager", "disabled"]
+    assert box.says("cat /proc/self/cgroup") == Path("/proc/self/cgroup").read_text()
+    box.sh("sleep 1000").started()
+    assert box.cgroups() == []

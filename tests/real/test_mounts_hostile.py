@@ -41,7 +41,7 @@ def replaced(path: Path, to: Path | str) -> None:
 
 
 @pytest.mark.parametrize(("place", "kind"), [("proc", "proc"), ("sys", "sysfs")])
-@pytest.mark.parametrize("to", ["OUTSIDE/dir", "/etc", "../../../outside/dir", "nowhere", "proc", "/"])
+@pytest.mark.parametrize("to", ["OUTSIDE/dir", "/etc", "nowhere"])
 def test_proc_and_sysfs_where_the_image_has_a_link(box: Box, outside: Path, place: str, kind: str, to: str) -> None:
     """CVE-2023-27561, CVE-2019-19921: what relies on /proc being one must not be led to another place."""
     replaced(box.rootfs / place, to.replace("OUTSIDE", str(outside)))
@@ -78,9 +78,7 @@ def test_a_volume_in_the_place_of_proc(box: Box) -> None:
 
 
 @pytest.mark.parametrize("link", ["abs", "up", "chain", "many"])
-@pytest.mark.parametrize("below", ["", "/dir", "/new/deeper", "/file"])
-@pytest.mark.parametrize("kind", ["tmpfs", "bind", "file"])
-def test_links_on_the_way(box: Box, outside: Path, link: str, below: str, kind: str) -> None:
+def test_links_on_the_way(box: Box, outside: Path, link: str) -> None:
     """CVE-2021-30465: absolute, relative, through others; what they name is looked for inside the root, and made there."""
     (box.rootfs / "abs").symlink_to(outside)
     (box.rootfs / "up").symlink_to("../../../../../../../.." + str(outside))
@@ -91,12 +89,17 @@ def test_links_on_the_way(box: Box, outside: Path, link: str, below: str, kind: 
     (box.rootfs / "many").symlink_to("many0")
     (box.folder / "source").mkdir()
     (box.folder / "source.txt").write_text("source")
-    place = f"/{link}{below}"
-    if kind == "tmpfs":
-        box.mount(place, "tmpfs", kind="tmpfs")
-    else:
-        box.mount(place, str(box.folder / ("source" if kind == "bind" else "source.txt")), "bind")
-    assert f"{outside}{below}" in mountinfo(box.says(MOUNTS))
+    places = ["", "/dir", "/new/deeper"]
+    for place in places:
+        box.mount(f"/{link}{place}", "tmpfs", kind="tmpfs")
+        box.mount(f"/{link}{place}", str(box.folder / "source"), "bind")
+    files = ["/file", "/new/file"]
+    for place in files:
+        box.mount(f"/{link}{place}", str(box.folder / "source.txt"), "bind")
+    text = box.says(f"cat /{link}/file /{link}/new/file; echo; {MOUNTS}")
+    assert text.startswith("sourcesource\n")
+    assert {f"{outside}{place}" for place in places + files} <= mountinfo(text).keys()
+    assert sorted(os.listdir(box.folder / "source")) == ["dir", "file", "new"]
 
 
 def test_links_in_a_circle(box: Box) -> None:

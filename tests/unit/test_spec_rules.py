@@ -116,7 +116,7 @@ def test_capabilities() -> None:
         '/process/capabilities/bounding/3: capability "CAP_TELEPORT" is not known, left out',
         '/process/capabilities/bounding/4: capability "kill" is not known, left out',
         '/process/capabilities/ambient/2: capability "CAP_X" is not known, left out',
-        "/process/capabilities/ambient: CAP_KILL is not both permitted and inheritable, left out",
+        "/process/capabilities/ambient: left out what is not both permitted and inheritable: CAP_KILL",
     ]
 
 

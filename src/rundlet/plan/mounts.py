@@ -374,7 +374,8 @@ def sysfs(mount: "Mount", options: Options, path: str) -> Step:
     (sysfs_init_fs_context in fs/sysfs/mount.c), or the host's is partly covered (mount_too_revealing in fs/namespace.c). Then the host's
     is shown, all of it with the flags asked for.
     """
-    first, *rest = fresh("sysfs", mount["source"] or "sysfs", options.data, options.set)
+    attrs = options.set | options.deep_set
+    first, *rest = fresh("sysfs", mount["source"] or "sysfs", options.data, attrs)
     made = [
         Call(call.name, *call.args, into=call.into, fine=("EPERM",), on_fine="late") if call.name == "fsmount" or call is MAKE else call
         for call in rest
@@ -384,6 +385,7 @@ def sysfs(mount: "Mount", options: Options, path: str) -> Step:
         Call("fsopen", *first.args, into="fs", fine=("EPERM",), on_fine="host"), *made, Call("value", 0, on_zero="made"),
         Call("close", FS, label="late"),
         Call("open_tree", k.AT_FDCWD, "/sys", k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC | k.AT_RECURSIVE, into="tree", label="host"),
-        attributes("tree", options.set & RESTRICTIVE, 0, k.MS_PRIVATE, True),
-        Call("value", 0, label="made"), *target(path, True, follow=False), ONTO, CLOSE_TREE, CLOSE_AT, kind="mount",
+        attributes("tree", attrs & RESTRICTIVE, 0, k.MS_PRIVATE, True),
+        Call("value", 0, label="made"), *target(path, True, follow=False), ONTO,
+        *([attributes("tree", 0, 0, options.propagation, options.deep)] if options.propagation else []), CLOSE_TREE, CLOSE_AT, kind="mount",
     )

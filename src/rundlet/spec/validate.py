@@ -112,9 +112,9 @@ def check_capabilities(process: "Process", where: str, warnings: "list[str]") ->
         sets[key] = known  # type: ignore[literal-required]
     # PR_CAP_AMBIENT_RAISE fails with EPERM for any other, prctl(2)
     grantable = [name for name in sets["ambient"] if name in sets["permitted"] and name in sets["inheritable"]]
-    for name in sets["ambient"]:
-        if name not in grantable:
-            warnings.append(f"{where}/ambient: {name} is not both permitted and inheritable, left out")
+    others = [name for name in sets["ambient"] if name not in grantable]
+    if others:
+        warnings.append(f"{where}/ambient: left out what is not both permitted and inheritable: {', '.join(others)}")
     sets["ambient"] = grantable
 
 
