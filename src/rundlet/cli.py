@@ -60,6 +60,7 @@ def main(argv: list[str]) -> int:
             raise Usage(f"option --log takes a file, or file:PATH, journald:ID or syslog:NAME, not {options.log!r}")
         if options.version or options.help:
             return _about(options)
+        log.debug(f"{options.verb} {options.id}")
         module = VERBS[options.verb][0]
         if module[:13] != "rundlet.life.":
             _take_time()

@@ -57,7 +57,7 @@ def debug(text: str) -> None:
     if not debugging:
         return
     if _file is None:
-        to_stderr("debug: " + text)
+        to_stderr("level=debug " + text)  # the words that people look for, who know runc
     else:
         _append(_file, "debug", text)
 

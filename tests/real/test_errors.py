@@ -191,3 +191,14 @@ def test_a_closed_stderr(box: Box) -> None:
     done = box.call("state", "nothere", stderr=write)
     os.close(write)
     assert done.status == 1
+
+
+def test_debug_says_what_is_done_and_why(box: Box) -> None:
+    box.runtime = [*box.runtime, "--debug"]
+    done = box.sh("true").run()
+    assert done.status == 0
+    assert done.err.startswith(f"rundlet: level=debug run {box.id}\nrundlet: level=debug label: keep")
+    log = box.folder / "log"
+    box.runtime += ["--log", str(log)]
+    assert box.run().err == ""
+    assert f'level=debug msg="run {box.id}"' in log.read_text()

@@ -121,7 +121,7 @@ def test_the_root_is_populated_and_not_yet_entered(box: Box) -> None:
     script = f"cat > /dev/null; mount -t tmpfs late {box.rootfs}/late && touch {box.rootfs}/late/file; [ -e {box.rootfs}/proc/1 ] && echo proc >> {log}; pwd >> {log}"
     box.config["hooks"] = {"createContainer": [hook(box, script)]}
     assert box.says("ls /late") == "file\n"
-    assert lines(box) == ["proc", str(box.bundle)]  # where crun's begin, too
+    assert lines(box) == ["proc", str(box.rootfs)]  # where runc's begin, too
     assert os.listdir(box.rootfs / "late") == []
 
 

@@ -357,17 +357,17 @@ def test_a_bug_is_one_line_with_its_place(failing: Path, capfd: pytest.CaptureFi
     ("words", "logged", "told"),
     [
         (["--log-format=json", "--log=LOG"], ["error"], ["rundlet: no such thing"]),
-        (["--log-format=json", "--log=LOG", "--debug"], ["warning", "debug", "error"], ["rundlet: no such thing"]),
+        (["--log-format=json", "--log=LOG", "--debug"], ["debug", "warning", "debug", "error"], ["rundlet: no such thing"]),
         (["--log=LOG"], ["warning", "error"], ["rundlet: no such thing"]),
-        (["--log=LOG", "--debug"], ["warning", "debug", "error"], ["rundlet: no such thing"]),
+        (["--log=LOG", "--debug"], ["debug", "warning", "debug", "error"], ["rundlet: no such thing"]),
         (["--log=file:LOG"], ["warning", "error"], ["rundlet: no such thing"]),
         (["--log=LOG", "--log-level=error"], ["error"], ["rundlet: no such thing"]),
         (["--log=LOG", "--log-level=warn"], ["warning", "error"], ["rundlet: no such thing"]),
-        (["--log=LOG", "--log-level=debug"], ["warning", "debug", "error"], ["rundlet: no such thing"]),
+        (["--log=LOG", "--log-level=debug"], ["debug", "warning", "debug", "error"], ["rundlet: no such thing"]),
         (["--log=LOG", "--log-format=json", "--log-level=info"], ["error"], ["rundlet: no such thing"]),
-        (["--log=LOG", "--log-level=error", "--debug"], ["warning", "debug", "error"], ["rundlet: no such thing"]),
+        (["--log=LOG", "--log-level=error", "--debug"], ["debug", "warning", "debug", "error"], ["rundlet: no such thing"]),
         ([], [], ["rundlet: no such thing"]),
-        (["--debug"], [], ["rundlet: warning: careful", "rundlet: debug: looking", "rundlet: no such thing"]),
+        (["--debug"], [], ["rundlet: level=debug state refused", "rundlet: warning: careful", "rundlet: level=debug looking", "rundlet: no such thing"]),
     ],
 )
 def test_where_lines_go(failing: Path, capfd: pytest.CaptureFixture[str], words: list[str], logged: list[str], told: list[str]) -> None:

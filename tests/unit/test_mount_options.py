@@ -4,11 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rundlet.errors import BadSpec
+from rundlet.errors import BadSpec, Refused
 from rundlet.kernel import MOUNT_ATTR, MOUNT_ATTR__ATIME, MS_SHARED, MS_SLAVE
 from rundlet.plan import copyup, idmap, mounts
 from rundlet.plan.mounts import Options
 from rundlet.plan.step import Call, Step
+from tests.unit.test_plan import config, create
 
 WORDS = st.lists(st.sampled_from([*mounts.ATTRIBUTES, *mounts.DEEP]), max_size=8)
 
@@ -92,6 +93,17 @@ def test_a_relative_triple(inside: int, outside: int, size: int) -> None:
 def test_what_is_no_triple(text: str) -> None:
     with pytest.raises(BadSpec):
         idmap._triple(text, OWN, "/x")  # type: ignore[arg-type]
+
+
+def test_mapping_takes_the_privileges_of_the_host() -> None:
+    conf = config(
+        mounts=[{"destination": "/a", "source": "/srv", "options": ["bind", "idmap=uids=0-1-1;gids=0-1-1"]}],
+        linux__namespaces=[{"type": kind} for kind in ("user", "pid", "mount", "uts")],
+        linux__uidMappings=[{"containerID": 0, "hostID": 1000, "size": 1}], linux__gidMappings=[{"containerID": 0, "hostID": 1000, "size": 1}],
+    )
+    assert create(conf).users[0].uids == "0 1 1\n"
+    with pytest.raises(Refused, match="/mounts/0: mapping the ids of /srv takes CAP_SYS_ADMIN"):
+        create(conf, privileged=False)
 
 
 # ── stages ──

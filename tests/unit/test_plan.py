@@ -249,6 +249,21 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
         {"transition": EXEC, "filter_": None},
     ),
+    "mounts": (
+        {
+            "mounts": [
+                {
+                    "destination": "/mapped", "source": "/srv/data", "options": ["rbind", "ridmap"],
+                    "uidMappings": [{"containerID": 0, "hostID": 5000, "size": 10}], "gidMappings": [{"containerID": 0, "hostID": 6000, "size": 10}],
+                },
+                {"destination": "/same", "source": "/srv/other", "options": ["bind", "idmap=uids=0-5000-10;gids=0-6000-10", "dest-nofollow"]},
+                {"destination": "/var/lib", "type": "tmpfs", "options": ["tmpcopyup", "ro", "mode=755"]},
+                {"destination": "/", "type": "tmpfs", "options": ["size=1m"]},
+            ],
+            "linux__maskedPaths": [], "linux__readonlyPaths": [], "linux__namespaces": [{"type": "mount"}], "hostname": None,
+        },
+        {"transition": KEEP, "filter_": None, "no_pivot": True},
+    ),
     "cgroup-v1": ({"linux__maskedPaths": [], "linux__readonlyPaths": []}, {"cgroups": HIERARCHY_V1, "filter_": None, "transition": KEEP}),
 }
 

@@ -424,13 +424,13 @@ def test_resources() -> None:
         return str(caught.value)
 
     config = accepted(
-        {"linux": {"resources": {"devices": [{"allow": False}, {"allow": True, "type": "c", "major": 5, "minor": -1, "access": "mrr"}]}}}
+        {"linux": {"resources": {"devices": [{"allow": False}, {"allow": True, "type": "c", "major": 5, "minor": -1, "access": "mrra"}]}}}
     )
     assert config["linux"]["resources"]["devices"] == [
         {"allow": False, "type": "a", "major": None, "minor": None, "access": "rwm"},
         {"allow": True, "type": "c", "major": 5, "minor": None, "access": "rm"},
     ]
-    assert told(devices=[{"allow": True, "access": "rx"}]) == '/devices/0/access: must be made of the letters r, w and m, not "rx"'
+    assert told(devices=[{"allow": True, "access": "xy"}]) == '/devices/0/access: must be made of the letters r, w and m, not "xy"'
     assert told(unified={"../x": "1"}) == "/unified/..~1x: must be the name of a file in the cgroup, not a path"
     assert told(unified={"..": "1"}).startswith("/unified/..: ")
     assert told(blockIO={"weightDevice": [{"major": 1, "minor": 1}]}) == "/blockIO/weightDevice/0: must have a weight or a leafWeight"

@@ -151,6 +151,7 @@ class Creation:
 
             joined.check(config)
         transition = decide(config, facts)
+        log.debug(f"label: {transition.action} {transition.profile}: {transition.reason}")
         self.bundle = bundle.survey(config, self.path)
         if self.options.no_pivot:
             from rundlet.life import mountinfo

@@ -92,8 +92,8 @@ def inner_state(record: "Record", status: str) -> str:
 def run_inside(hooks: "list[Hook]", kind: str, record: "Record", spaces: "list[str]", files: Files) -> None:
     """Runs hooks, programs of the host still, in the container's namespaces: a helper of their own joins them.
 
-    The container's own process cannot be their parent: the label that it asked for would be spent on the hook. As with crun they begin
-    in the bundle; the root is populated and not entered yet. Without an environment of its own a hook has the runtime's.
+    The container's own process cannot be their parent: the label that it asked for would be spent on the hook. As with runc they begin
+    in the container's root, which is populated and not entered yet. Without an environment of its own a hook has the runtime's.
     """
     if not hooks:
         return
@@ -110,7 +110,7 @@ def run_inside(hooks: "list[Hook]", kind: str, record: "Record", spaces: "list[s
     try:
         steps = [process.hide(), *([namespaces.join_container(kinds)] if kinds else [])]
         # as the host's user, who is let through to it, and root of a user namespace perhaps not
-        steps.append(Step(f"go to {record['bundle']}", Call("chdir", record["bundle"]), kind="directory"))
+        steps.append(Step(f"go to {record['rootfs']}", Call("chdir", record["rootfs"]), kind="directory"))
         if "user" in kinds:
             steps.append(namespaces.become_root())
         helper.run(steps)

@@ -4,6 +4,7 @@ import posix
 from posix import O_CLOEXEC, O_CREAT, O_EXCL, O_WRONLY
 
 from rundlet import OCI_VERSION, jsontext
+from rundlet.cgroup import layout
 from rundlet.errors import Fault
 from rundlet.life.store import absolute
 
@@ -23,7 +24,8 @@ READONLY = "/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger"
 def main(options: "Options") -> int:
     """The verb."""
     path = absolute(options.bundle) + "/config.json"
-    text = jsontext.dumps(template(options.rootless == "true"), 4) + "\n"
+    # a namespace of cgroups where there is v2 alone, as the peers do
+    text = jsontext.dumps(template(options.rootless == "true", layout.read()["layout"] == "v2"), 4) + "\n"
     try:
         fd = posix.open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
     except FileExistsError:
@@ -35,9 +37,9 @@ def main(options: "Options") -> int:
     return 0
 
 
-def template(rootless: bool = False) -> "dict[str, object]":
-    """The configuration; `rootless`: for a user without privileges, whose id becomes root of a user namespace."""
-    namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"]
+def template(rootless: bool = False, cgroups: bool = True) -> "dict[str, object]":
+    """The configuration; `rootless`: for a user without privileges, whose id becomes root of a user namespace; `cgroups`: with a namespace of them."""
+    namespaces = ["pid", "network", "ipc", "uts", "mount", *(["cgroup"] if cgroups else [])]
     mounts = [
         _mount("/proc", "proc", []),
         _mount("/dev", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),

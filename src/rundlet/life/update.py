@@ -77,7 +77,10 @@ def apply(container: "Container", asked: "dict[str, Any]") -> None:
         raise WrongState(f"cannot update a container that is {now}: container not running")
     at = place.load(record["cgroup"])
     if not at.dirs:
-        raise Refused("cannot update a container that was made without cgroups", "make it with --cgroup-manager=cgroupfs")
+        raise Refused(
+            "cannot update a container that was made without cgroups",
+            "make it with --cgroup-manager=cgroupfs; a user needs a cgroup that is delegated",
+        )
     config: "Any" = jsontext.loads(container.config(), "config.json")
     linux = config.setdefault("linux", {})
     had = linux.get("resources") or {}

@@ -350,9 +350,11 @@ def check_resources(resources: "Resources", where: str) -> None:
         for key in ("major", "minor"):
             if rule[key] == -1:
                 rule[key] = None
-        if not {*rule["access"]} <= {*"rwm"}:
+        # other letters mean nothing, and are passed over as with runc: engines have been seen to write them
+        known = "".join(letter for letter in "rwm" if letter in rule["access"])
+        if rule["access"] and not known:
             raise BadSpec(f"{where}/devices/{index}/access", f"must be made of the letters r, w and m, not {show(rule['access'])}")
-        rule["access"] = "".join(letter for letter in "rwm" if letter in rule["access"])
+        rule["access"] = known
     for index, device in enumerate(resources["blockIO"]["weightDevice"]):
         if device["weight"] is None and device["leafWeight"] is None:
             raise BadSpec(f"{where}/blockIO/weightDevice/{index}", "must have a weight or a leafWeight")
