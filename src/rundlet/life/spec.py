@@ -38,7 +38,10 @@ def main(options: "Options") -> int:
 
 
 def template(rootless: bool = False, cgroups: bool = True) -> "dict[str, object]":
-    """The configuration; `rootless`: for a user without privileges, whose id becomes root of a user namespace; `cgroups`: with a namespace of them."""
+    """The configuration; `rootless`: for a user without privileges, whose id becomes root of a user namespace.
+
+    `cgroups`: with a namespace of them.
+    """
     namespaces = ["pid", "network", "ipc", "uts", "mount", *(["cgroup"] if cgroups else [])]
     mounts = [
         _mount("/proc", "proc", []),
