@@ -92,7 +92,8 @@ def _about(options: Options) -> int:
     if options.version:
         from rundlet import OCI_VERSION, __version__
 
-        text = f"rundlet version {__version__}\nspec: {OCI_VERSION}\n"
+        # docker info shows the commit, and takes the name of a release as well
+        text = f"rundlet version {__version__}\ncommit: v{__version__}\nspec: {OCI_VERSION}\n"
     else:
         from rundlet.cliref import help_text
 
