@@ -265,15 +265,21 @@ def test_a_tmpfs_on_the_root_filled_with_the_image(box: Box) -> None:
 def test_overlay(box: Box) -> None:
     if not supports("overlay"):
         pytest.skip("this kernel has no overlay")
-    for name in ("lower", "upper", "work"):
-        (box.folder / name).mkdir()
-    (box.folder / "lower/file").write_text("lower")
-    box.mount("/data", "overlay", *(f"{key}dir={box.folder / key}" for key in ("lower", "upper", "work")), "nodev", kind="overlay")
-    out = box.says(f"cat /data/file; echo new > /data/file; {MOUNTS}")
-    assert out.startswith("lower")
-    assert "nodev" in flags(out, "/data")
-    assert (box.folder / "lower/file").read_text() == "lower"
-    assert (box.folder / "upper/file").read_text() == "new\n"
+    layers = box.folder / "layers"  # in memory: an overlay cannot be the upper layer of another
+    layers.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "layers", layers], check=True)
+    try:
+        for name in ("lower", "upper", "work"):
+            (layers / name).mkdir()
+        (layers / "lower/file").write_text("lower")
+        box.mount("/data", "overlay", *(f"{key}dir={layers / key}" for key in ("lower", "upper", "work")), "nodev", kind="overlay")
+        out = box.says(f"cat /data/file; echo new > /data/file; {MOUNTS}")
+        assert out.startswith("lower")
+        assert "nodev" in flags(out, "/data")
+        assert (layers / "lower/file").read_text() == "lower"
+        assert (layers / "upper/file").read_text() == "new\n"
+    finally:
+        subprocess.run(["umount", layers], check=True)
 
 
 def test_options_longer_than_fsconfig_takes(box: Box) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from rundlet.errors import Refused
+from rundlet.life import observe
 from tests import bundles
 from tests.bundles import CAPABLE, Box, proc_status, user_namespace
 
@@ -547,3 +549,25 @@ def test_an_oom_score_that_a_process_file_leaves_out(box: Box) -> None:
     assert box.exec("--process", str(file), "--").out == "600\n"
     file.write_text('{"args": ["/bin/cat", "/proc/self/oom_score_adj"], "cwd": "/", "oomScoreAdj": 700}')
     assert box.exec("--process", str(file), "--").out == "700\n"
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_capabilities_of_a_user_namespace_of_its_own_are_no_fault(leaves: bool) -> None:
+    """What is looked at after the exec may have moved on: in a user namespace that the program makes, its bounding set is full."""
+    asked: Any = {"action": "keep", "profile": "", "label": [], "nnp": False, "seccomp": False, "bounding": 0}
+    script = f"read go; exec {'unshare --user' if leaves else ''} sleep 1000"
+    with subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE) as child:
+        watch = observe.Watch(child.pid)
+        try:
+            assert child.stdin
+            child.stdin.write(b"\n")
+            child.stdin.flush()
+            assert bundles.eventually(lambda: Path(f"/proc/{child.pid}/cmdline").read_bytes() == b"sleep\x001000\x00")
+            if leaves:
+                watch.check(asked)
+            else:
+                with pytest.raises(Refused, match="the bounding set holds"):
+                    watch.check(asked)
+        finally:
+            watch.close()
+            child.kill()

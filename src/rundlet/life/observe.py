@@ -19,6 +19,7 @@ class Watch:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.folder = posix.open(f"/proc/{pid}", O_RDONLY | O_CLOEXEC)
+        self.users = _users(self.folder)
 
     def close(self) -> None:
         """Lets go."""
@@ -27,11 +28,11 @@ class Watch:
     def check(self, expect: "Expect | None") -> None:
         """Compares the live process with what was decided; raises Refused naming what differs. To be called once the exec has closed
         the close-on-exec descriptors."""
-        verify(self.folder, self.pid, expect)
+        verify(self.folder, self.pid, expect, self.users)
 
 
-def verify(folder: int, pid: int, expect: "Expect | None") -> None:
-    """As Watch.check, for any process of a container: `folder` is its /proc directory.
+def verify(folder: int, pid: int, expect: "Expect | None", users: "tuple[bytes, str]") -> None:
+    """As Watch.check: `folder` is the process's /proc directory, `users` what _users() said before the exec.
 
     A process that has ended and been reaped meanwhile can no longer be asked; what the kernel read back before the exec stands.
     """
@@ -54,10 +55,27 @@ def verify(folder: int, pid: int, expect: "Expect | None") -> None:
     if expect["seccomp"] and status.get("Seccomp", "2") != "2":
         faults.append("no seccomp filter is in force")
     more = int(status["CapBnd"], 16) & ~expect["bounding"]
-    if more:
+    # a program may make a user namespace at once, in which it has all capabilities: those of that namespace
+    if more and not _moved(users, _users(folder)):
         faults.append(f"the bounding set holds {', '.join(_capabilities(more))} beyond what was asked")
     if faults:
         raise Refused("the process does not run as was decided and is killed: " + "; ".join(faults))
+
+
+def _users(folder: int) -> "tuple[bytes, str]":
+    """What tells a process's user namespace from another: its map, which everybody may read, and its name where that may be read."""
+    try:
+        name = posix.readlink("ns/user", dir_fd=folder)
+    except OSError:
+        name = ""  # ptrace(2), "Ptrace access mode checking": not of a process that is not dumpable, without CAP_SYS_PTRACE
+    try:
+        return _read(folder, "uid_map"), name
+    except OSError:
+        return b"", name
+
+
+def _moved(before: "tuple[bytes, str]", after: "tuple[bytes, str]") -> bool:
+    return before[0] != after[0] or bool(before[1] and after[1] and before[1] != after[1])
 
 
 def _wait_for_credentials(folder: int) -> None:
