@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from rundlet.options import Options
 
 
+ENDING = 10  # seconds that a process may take to end; it takes a moment
+
+
 def main(options: "Options") -> int:
     """The verb."""
     container = store.find(options)
@@ -83,13 +86,33 @@ def _release(container: "Container", record: "Record") -> None:
     else:
         control = sockets.connect(container.folder + "/start", "waiting process")
     try:
-        if not _ended(control):
-            fault, kind = _fault_of(container, control)
-            if kind == "hook":
-                _undo(container, fault)
-            raise fault
+        if _ended(control):
+            return
+        fault, kind = _fault_of(container, control)
     finally:
         control.close()
+    if kind == "hook":
+        _undo(container, fault)
+    else:
+        _until_gone(record)  # whoever asks now is to hear that the container has stopped
+    raise fault
+
+
+def _until_gone(record: "Record") -> None:
+    """Waits for the end of a process that has nobody to talk to any more."""
+    from select import POLLIN, poll
+
+    try:
+        pidfd = posix.pidfd_open(record["pid"])
+    except ProcessLookupError:
+        return
+    try:
+        if store.alive(record):
+            ending = poll()
+            ending.register(pidfd, POLLIN)
+            ending.poll(ENDING * 1000)
+    finally:
+        posix.close(pidfd)
 
 
 def _ended(control: socket) -> bool:
