@@ -268,7 +268,7 @@ def test_a_receiver_that_the_configuration_does_not_name(either: Box, agent: Age
         env["RUN_OCI_SECCOMP_RECEIVER"] = agent.path
     done = either.sh("mkdir /tmp/a && echo done").run(env=env)
     assert (done.status, done.out, done.err) == (0, "done\n", "")
-    assert len(agent.told) == 1
+    assert bundles.eventually(lambda: len(agent.told) == 1)
     assert agent.told[0]["state"]["id"] == either.id
     assert bool(agent.asked) is bool(rules)
 
