@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundles import Box, eventually, status_of, user_namespace
+from tests.bundles import PATIENCE, Box, eventually, status_of, user_namespace
 
 # a program for the container is made of busybox, which has no sendto: the host's Python speaks for it, in the container's namespaces
 SAY = """
@@ -35,7 +35,7 @@ class Manager:
     def __init__(self, path: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind("\0" + path[1:] if path[0] == "@" else path)
-        self.socket.settimeout(20)
+        self.socket.settimeout(PATIENCE)
         self.env = {**os.environ, "NOTIFY_SOCKET": path}
         self.inside = (path if path[0] == "/" else "/run/notify") + "/notify"
 
@@ -71,7 +71,7 @@ class TestNotify:
             assert box.status == "running"  # nobody else has to wait
             say(pid, "READY=1", manager.inside)
             assert [manager.read() for _ in range(3)] == [["READY=1"], [f"MAINPID={pid}"], ["BARRIER=1"]]
-            assert child.wait(20) == 0
+            assert child.wait(PATIENCE) == 0
 
     def test_start_returns_when_the_container_ends(self, box: Box, manager: Manager) -> None:
         box.sh("exit 3")
@@ -95,7 +95,7 @@ class TestNotify:
             finally:
                 child.send_signal(signal.SIGCONT)
             assert [manager.read() for _ in range(3)] == [["READY=1"], [f"MAINPID={pid}"], ["BARRIER=1"]]
-            assert child.wait(20) == 0
+            assert child.wait(PATIENCE) == 0
         assert status_of(pid) == 0
 
     def test_run_detached(self, box: Box, manager: Manager) -> None:
@@ -108,7 +108,7 @@ class TestNotify:
             assert eventually(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n")
             say(pid, "READY=1\nSTATUS=up", manager.inside)
             assert [manager.read() for _ in range(3)] == [["READY=1", "STATUS=up"], [f"MAINPID={pid}"], ["BARRIER=1"]]
-            assert child.wait(20) == 0
+            assert child.wait(PATIENCE) == 0
 
     def test_run_in_the_foreground_passes_everything_on(self, box: Box, manager: Manager) -> None:
         """There the runtime itself is the service's main process."""
@@ -125,7 +125,7 @@ class TestNotify:
             say(pid, "STATUS=working\nFDSTORE=1\nNOTIFYACCESS=all", manager.inside)
             assert manager.read() == ["STATUS=working"]
             child.send_signal(signal.SIGTERM)
-            assert child.wait(20) == 7
+            assert child.wait(PATIENCE) == 7
         assert box.left() == []
 
     def test_in_a_user_namespace_as_a_user(self, box: Box, manager: Manager) -> None:
@@ -139,7 +139,7 @@ class TestNotify:
             assert os.stat(box.root / box.id / "notify/notify").st_mode & 0o777 == 0o777
             say(pid, "READY=1", manager.inside)
             assert [manager.read() for _ in range(3)] == [["READY=1"], [f"MAINPID={pid}"], ["BARRIER=1"]]
-            assert child.wait(20) == 0
+            assert child.wait(PATIENCE) == 0
 
     def test_the_folder_cannot_be_written_to(self, box: Box, manager: Manager) -> None:
         box.create(env=manager.env)
@@ -276,7 +276,7 @@ class Receiver:
         self.server = socket.socket(socket.AF_UNIX)
         self.server.bind(str(path))
         self.server.listen(2)
-        self.server.settimeout(20)
+        self.server.settimeout(PATIENCE)
 
     def take(self) -> tuple[str, int]:
         peer, _ = self.server.accept()

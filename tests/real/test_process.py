@@ -510,7 +510,7 @@ def test_every_signal_is_passed_on(box: Box, verb: str) -> None:
             child.send_signal(number)
             assert child.stdout.readline() == f"got {word}\n"
         (box.rootfs / "tmp/end").touch()
-        assert child.wait(20) == 33
+        assert child.wait(bundles.PATIENCE) == 33
         assert child.stderr and child.stderr.read() == ""
 
 

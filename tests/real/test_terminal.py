@@ -305,7 +305,7 @@ def test_run_in_the_foreground_may_hand_its_terminal_out(box: Box, console: Cons
         console.receive()
         read_until(console.master, "/dev/pts/0\r\n")
         os.write(console.master, b"\n")
-        assert child.wait(20) == 3
+        assert child.wait(PATIENCE) == 3
 
 
 def test_exec_in_the_foreground_may_hand_its_terminal_out(box: Box, console: Console) -> None:
@@ -314,7 +314,7 @@ def test_exec_in_the_foreground_may_hand_its_terminal_out(box: Box, console: Con
     with subprocess.Popen(words) as child:
         console.receive()
         read_until(console.master, "/dev/pts/0\r\n")
-        assert child.wait(20) == 3
+        assert child.wait(PATIENCE) == 3
 
 
 def test_exec_as_a_user_has_a_terminal_of_the_users(box: Box, seats: list[Seat]) -> None:
@@ -326,7 +326,7 @@ def test_exec_as_a_user_has_a_terminal_of_the_users(box: Box, seats: list[Seat])
     text = seat.until("(/dev/pts/0\r\n){3}")
     assert "owner 1000:5 620\r\n" in text
     assert "again\r\n" in text
-    assert seat.child.wait(20) == 0
+    assert seat.child.wait(PATIENCE) == 0
 
 
 def test_exec_without_a_terminal_of_our_own(box: Box) -> None:
