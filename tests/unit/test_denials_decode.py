@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rundlet.confine.denials import Denial, decode, parse
@@ -391,6 +391,7 @@ RECORDS = st.one_of(
 @needs_parser
 @settings(max_examples=60, deadline=None)
 @given(st.lists(RECORDS, min_size=1, max_size=8))
+@example(['operation="open" name="/\\" denied_mask="r" fsuid=0 ouid=0', 'operation="open" name="/#" denied_mask="r" fsuid=0 ouid=0'])
 def test_the_parser_takes_whatever_rule_is_proposed(records: list[str]) -> None:
     denials = [apparmor(f'profile="p" pid=1 comm="sh" {fields}') for fields in records]
     assert not taken([denial.rule for denial in denials if denial.rule])

@@ -3,7 +3,7 @@
 import re
 
 PLAIN = re.compile(r"[A-Za-z0-9/._+:%=-]+")
-SPECIAL = frozenset('\\*?[]{}^"')
+SPECIAL = frozenset('*?[]{}^"')
 # what differs each time it is made: the kernel's numbers for processes, and for files without a name (fs/namei.c vfs_tmpfile())
 PROCESS = re.compile(r"(?<=^/proc/)\d+(?=/|$)|(?<=/task/)\d+(?=/|$)")
 NAMELESS = re.compile(r"(?<=/#)\d+$")
@@ -23,7 +23,8 @@ def escaped(name: str) -> str:
 def _escape(character: str) -> str:
     if character in SPECIAL:
         return "\\" + character
-    if character.isprintable() and not 0xDC80 <= ord(character) <= 0xDCFF:
+    # a backslash of the name's own stands in octal: the parser takes \\" for a quote that is escaped
+    if character.isprintable() and character != "\\" and not 0xDC80 <= ord(character) <= 0xDCFF:
         return character
     return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", "surrogateescape"))
 
