@@ -1,4 +1,5 @@
-"""What pip cannot do: writes the start-up bundle and a command that needs no shell, so that a start takes half the time.
+"""What pip cannot do: writes the start-up bundle, a home for the interpreter (home.py) and a command that needs no shell, so that a start
+takes half the time.
 
     python -m rundlet.install [COMMAND]      as who owns the installation, after it: /usr/bin/rundlet, .venv/bin/rundlet
 
@@ -18,6 +19,8 @@ from importlib.util import MAGIC_NUMBER, find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rundlet import home
+
 if TYPE_CHECKING:
     from types import CodeType
     from typing import Any
@@ -25,7 +28,9 @@ if TYPE_CHECKING:
     from rundlet.startup import Entry, Late, Source, Where
 
 PACKAGE = Path(__file__).parent
-LEFT_OUT = ("confine", "lab", "install.py", "helptexts.py", "cliref.py", "compile.py", "__main__.py")  # not on a container's way
+LEFT_OUT = (  # not on a container's way
+    "__pycache__", "confine", "lab", "install.py", "home.py", "codec.py", "helptexts.py", "cliref.py", "compile.py", "__main__.py",
+)  # fmt: skip
 SELDOM = PACKAGE / "seldom.txt"  # functions that no plain start calls, "module:name"
 VERBS = tuple(f"rundlet.life.{verb}" for verb in ("create", "start", "run", "exec", "state", "kill", "delete"))
 HEAD = 12 << 10  # bytes of room for the head
@@ -206,7 +211,8 @@ def main(argv: list[str]) -> None:
     file = PACKAGE / "__pycache__" / f"startup.{sys.implementation.cache_tag}"
     put(file, bundle(), 0o644)
     if argv:
-        command = COMMAND.format(python=sys.executable, folder=str(PACKAGE.parent), bundle=str(file), flags=os.O_CLOEXEC, head=HEAD)
+        python = home.make(file.with_name(f"home.{sys.implementation.cache_tag}"))
+        command = COMMAND.format(python=python, folder=str(PACKAGE.parent), bundle=str(file), flags=os.O_CLOEXEC, head=HEAD)
         put(Path(argv[0]), command.encode(), 0o755)
 
 

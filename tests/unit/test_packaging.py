@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from rundlet import home
+
 ROOT = Path(__file__).parents[2]
 MACHINE = os.uname().machine
 
@@ -215,12 +217,18 @@ def loaded(place: Path) -> set[str]:
 
 def sources(place: Path) -> dict[str, Path]:
     [package] = place.glob("lib/*/site-packages/rundlet")
-    return {str(file.relative_to(package)): file for file in package.rglob("*.py")}
+    return {str(file.relative_to(package)): file for file in package.rglob("*.py") if "__pycache__" not in file.parts}
+
+
+def interpreter(place: Path) -> Path:
+    """What the command's first line names."""
+    first, _, options = (place / "bin/rundlet").read_text().splitlines()[0].partition(" ")
+    assert options == "-ISBXutf8"
+    return Path(first.removeprefix("#!"))
 
 
 def test_the_command_names_its_interpreter(place: Path) -> None:
-    first = (place / "bin/rundlet").read_text().splitlines()[0]
-    assert first == f"#!{place}/bin/python -ISBXutf8"
+    assert interpreter(place).readlink() == place / "bin/python"
     assert os.access(place / "bin/rundlet", os.X_OK)
     assert call(place / "bin/rundlet", "--version").stdout.startswith("rundlet version ")
 
@@ -300,6 +308,113 @@ def test_closed_descriptors_are_opened(place: Path, tmp_path: Path, closed: str)
     subprocess.run(["sh", "-c", command, place / "bin/python", script], check=True, stdin=subprocess.PIPE, capture_output=True)
     for number, where in enumerate(file.read_text().splitlines()):
         assert where.startswith("/dev/null" if f"{number}<&-" in closed or f"{number}>&-" in closed else "pipe:")
+
+
+# the interpreter's home
+
+
+KNOWN = """
+import sys
+for name, value in sorted(vars(sys).items()):
+    if type(value) in (str, list, tuple) and name not in ("__doc__", "argv", "orig_argv", "path_hooks"):
+        print(name, value)
+print(sys.flags)
+"""
+
+
+def test_after_a_start_from_the_home_the_interpreter_is_the_plain_one(place: Path) -> None:
+    plain, ours = (call(python, "-ISBXutf8", "-c", KNOWN) for python in (place / "bin/python", interpreter(place)))
+    assert (ours.stdout.splitlines(), ours.stderr) == (plain.stdout.splitlines(), "")
+
+
+CODECS = """
+import sys
+assert "codecs" not in sys.modules and type(sys.modules["encodings"].PLAIN) is dict
+text, half = sys.stdin.read(), []
+assert text == "a\\u20ac\\udcff\\U0001f600\\n", ascii(text)
+import codecs, encodings, io, pkgutil
+raw = text.encode("utf-8", "surrogateescape")
+here = codecs.lookup("utf-8")
+import encodings.utf_8
+real = encodings.utf_8.getregentry()
+assert isinstance(here, tuple) and len(here) == 4 and here.name == real.name
+for errors in ("surrogateescape", "replace", "ignore"):
+    one, other = (codec.incrementaldecoder(errors) for codec in (here, real))
+    for end in range(len(raw)):
+        assert one.decode(raw[end : end + 1]) == other.decode(raw[end : end + 1]) and one.getstate() == other.getstate()
+        if end % 3 == 2:
+            one.setstate(one.getstate())
+    assert one.decode(b"\\xe2", True) == other.decode(b"\\xe2", True)
+    one.decode(b"\\xe2")
+    one.reset()
+    assert one.getstate() == (b"", 0)
+    one, other = (codec.incrementalencoder(errors) for codec in (here, real))
+    assert one.encode(text) == other.encode(text) and one.getstate() == other.getstate() == 0
+    one.setstate(0)
+    one.reset()
+    for at in (0, 1):
+        assert here[at]((text, raw)[at], errors) == real[at]((text, raw)[at], errors)
+    assert here.streamreader(io.BytesIO(raw), errors).read() == real.streamreader(io.BytesIO(raw), errors).read() == here.decode(raw, errors)[0]
+    for codec in (here, real):
+        half.append(io.BytesIO())
+        codec.streamwriter(half[-1], errors).write(text)
+    assert half[-1].getvalue() == half[-2].getvalue() == codecs.encode(text, "utf-8", errors)
+for bad in (lambda: here.decode(b"\\xe2"), lambda: here.encode("\\udcff"), lambda: here.incrementaldecoder().decode(b"\\xff")):
+    try:
+        bad()
+    except UnicodeError:
+        pass
+    else:
+        raise AssertionError
+try:
+    codecs.lookup("no such codec")
+except LookupError as fault:
+    assert "unknown encoding: no such codec" in str(fault), fault
+else:
+    raise AssertionError
+names = {module.name for module in pkgutil.iter_modules(encodings.__path__)} - {"aliases", "mbcs", "oem", "cp65001"}
+assert len(names) > 100
+for name in names:
+    assert codecs.lookup(name) is codecs.lookup(name.upper())
+assert set(encodings.aliases.aliases.values()) - names <= {"mbcs", "oem"}
+assert encodings.normalize_encoding("a b-c") == "a_b_c"
+import locale, json, subprocess, email.message
+print(subprocess.run([sys.executable, "-c", "import encodings; print(encodings.search_function.__module__)"], capture_output=True, text=True).stdout)
+"""
+
+
+def test_a_start_from_the_home_knows_every_codec(place: Path) -> None:
+    argv: list[str | Path] = [interpreter(place), "-ISBXutf8", "-c", "import sys\nsys.stdin.reconfigure(errors='surrogateescape')\n" + CODECS]
+    done = subprocess.run(argv, input=b"a\xe2\x82\xac\xff\xf0\x9f\x98\x80\n", capture_output=True, env={}, check=False)
+    assert done.stderr.decode().splitlines() == []
+    assert (done.returncode, done.stdout.decode()) == (0, "encodings\n\n")
+
+
+def test_a_python_of_another_version_starts_from_its_own_home(place: Path) -> None:
+    """There is nothing of its name in ours."""
+    [library] = interpreter(place).parents[1].glob("std/lib*/python3.*")
+    other = library.with_name("python2.0")
+    library.rename(other)
+    try:
+        done = call(place / "bin/rundlet", "--help")
+    finally:
+        other.rename(library)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert call(place / "bin/rundlet", "--help").stdout == done.stdout
+
+
+def test_where_there_can_be_no_home_the_interpreter_is_the_plain_one(tmp_path: Path) -> None:
+    assert home.make(tmp_path / ("x" * 200) / ("y" * 60)) == sys.executable
+    (tmp_path / "file").touch()
+    assert home.make(tmp_path / "file/home") == sys.executable
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_home_that_is_as_it_should_be_is_left_alone(place: Path) -> None:
+    folder = interpreter(place).parents[1]
+    before = {file: file.lstat().st_ino for file in folder.rglob("*")}
+    subprocess.run([place / "bin/python", "-I", "-m", "rundlet.install", place / "bin/rundlet"], check=True)
+    assert before == {file: file.lstat().st_ino for file in folder.rglob("*")}
 
 
 def test_the_version_of_python_that_is_asked_for() -> None:
