@@ -31,6 +31,11 @@ profile learns-too flags=(attach_disconnected,complain) {{ {ALL} }}
 profile "sp ace (x)" {CONTAINER} signal, deny /container-secret r, }}
 profile sealed {CONTAINER} signal (send) peer=sealed, signal (receive), deny /container-secret r, }}
 profile named {CONTAINER} signal peer=guarded//&named, deny /container-secret r, }}
+profile mute {RUNTIME} file, capability, network, unix, mount, remount, umount, pivot_root, change_profile,
+  signal peer=mute, ptrace peer=mute,
+}}
+profile shut flags=(attach_disconnected,mediate_deleted) {{ file, capability, network, unix, signal peer=shut, ptrace peer=shut, }}
+profile attached {{ {ALL} change_profile, }}
 profile kin {CONTAINER} signal (receive) peer=unconfined, signal (send, receive) peer=kin, }}
 """
 EVERYTHING = POLICY + MORE + REMOVABLE
@@ -176,3 +181,14 @@ TRAPS = [
     Attempt("restricted, powerless: exec", "exec", Own(powerless=True), "sealed", True, sysctl=UNCONFINED),
     Attempt("restricted user namespaces: run", "run", profile="sealed", nnp=True, user=True, sysctl=USERNS),
 ]
+
+# What a runtime does to a container that its profile does not let it signal or trace: of each the words after the runtime's, {id} being
+# a container that runs under "shut". Each has a container of its own.
+DEEDS = {
+    "signal": ["kill", "{id}", "TERM"],
+    "signal all": ["kill", "--all", "{id}", "USR1"],
+    "exec": ["exec", "{id}", "true"],
+    "kill": ["kill", "{id}", "KILL"],
+    "delete": ["delete", "--force", "{id}"],
+}
+MUTE, ATTACHED = Own("mute"), Own("attached")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rundlet import host
-from tests.lab.cases import EVERYTHING, HOMES, OFF, REAL, REMOVABLE, TABLE, TRAPS, Attempt, of_case, own
+from tests.lab.cases import ATTACHED, DEEDS, EVERYTHING, HOMES, MUTE, OFF, REAL, REMOVABLE, TABLE, TRAPS, Attempt, Own, of_case, own
 from tests.lab.task import Library, become, oracle
 from tests.rulebook import BOX_POLICY, NAMESPACE
 
@@ -151,9 +151,26 @@ class Lab:
         found["left"] = (AREA / "state" / name).exists()
         return found
 
-    def _runs(self, bundle: Path) -> bool:
+    def deed(self, words: list[str]) -> dict[str, Any]:
+        """What a runtime that may not signal its container can do to one; whether that runs on, and whether its folder is left."""
+        name = f"deed{len(self.held)}"
+        found = self._attempt(Attempt(name, "stay", MUTE, "shut"))
+        assert found["said"][-1:] == ["ready"], found
+        container, bundle = f"c{self.count}", AREA / "bundles" / f"c{self.count}"
+        done = self.call([word.format(id=container) for word in words], MUTE)
+        done["runs on"] = self._runs(bundle, 2)
+        done["left"] = (AREA / "state" / container).exists()
+        self.call(["delete", "--force", container], Own())
+        return done
+
+    def call(self, words: list[str], own: Own) -> dict[str, Any]:
+        """One command of the runtime; how it ended, and what it said."""
+        done = subprocess.run([*self.words, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, preexec_fn=become(own))
+        return {"status": done.returncode, "err": done.stderr}
+
+    def _runs(self, bundle: Path, patience: float = PATIENCE) -> bool:
         """Whether a process that was told to us runs on; one that was killed may take its time to end."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + patience
         try:
             pid = (bundle / "pid").read_text()
             while time.monotonic() < end:
@@ -217,6 +234,9 @@ def main(words: list[str]) -> None:
         tell(f"{case.row} {case.name}: oracle", oracle(library, own(case), case.profile, case.config, BUSYBOX))
     for attempt in [*HOMES, *(of_case(case, verb) for case, verb in TABLE), *TRAPS]:
         tell(attempt.name, lab.attempt(attempt))
+    for name, words in DEEDS.items():
+        tell(f"deed: {name}", lab.deed(words))
+    tell("not attached", lab.attempt(Attempt("not attached", "run", ATTACHED)))
 
 
 if __name__ == "__main__":

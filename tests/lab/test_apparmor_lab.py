@@ -235,3 +235,32 @@ def test_trap(seen: Results, kernel: str, trap: Attempt) -> None:
     assert {line.partition(" ")[2] for line in found["said"] if line.startswith("reads ")} == due.reads, found
     assert ("signals itself" in found["said"]) == due.signals, found
     assert said(found, "nnp") == expected.INHERITED.get(trap.name, str(int(trap.nnp or trap.own.nnp))), found
+
+
+NEEDS = 'the runtime\'s profile "mute" needs the rule: {0}peer=shut, and the container\'s profile "shut" needs the rule: {1}peer=mute,'
+
+
+@pytest.mark.parametrize(
+    ("deed", "rules"),
+    [
+        ("signal", ("signal (send) set=(term) ", "signal (receive) set=(term) ")),
+        ("signal all", ("signal (send) set=(usr1) ", "signal (receive) set=(usr1) ")),
+        ("exec", ("ptrace (read) ", "ptrace (readby) ")),
+    ],
+)
+def test_what_a_confined_runtime_may_not_do_names_both_rules(seen: Results, deed: str, rules: tuple[str, str]) -> None:
+    found = seen[f"deed: {deed}"]
+    assert NEEDS.format(*rules) in text(found)
+    assert (found["status"], found["runs on"], found["left"]) == (255 if deed == "exec" else 1, True, True), found
+
+
+@pytest.mark.parametrize("deed", ["kill", "delete"])
+def test_a_container_that_may_not_be_signalled_can_be_killed_by_its_cgroup(seen: Results, deed: str) -> None:
+    found = seen[f"deed: {deed}"]
+    assert (found["err"], found["status"], found["runs on"], found["left"]) == ("", 0, False, deed == "kill"), found
+
+
+def test_a_profile_that_does_not_let_the_executor_be_executed(seen: Results) -> None:
+    found = seen["not attached"]
+    is_refused(found, "run")
+    assert "flags=(attach_disconnected)" in text(found)

@@ -80,6 +80,7 @@ def _salvage(container: "Container") -> None:
 def end(record: "Record", at: "place.Place") -> None:
     """Kills whatever is left of a container, and waits until its first process is gone."""
     pidfd = -1
+    refused = 0
     if record["pid"]:
         try:
             pidfd = posix.pidfd_open(record["pid"])
@@ -93,8 +94,16 @@ def end(record: "Record", at: "place.Place") -> None:
                 pidfd_send_signal(pidfd, kernel.SIGKILL)
             except ProcessLookupError:
                 pass
+            except PermissionError as e:  # its cgroup asks no security module
+                refused = e.errno or 0
         if at.dirs and tasks.pids(at):
-            tasks.signal_all(at, kernel.SIGKILL)
+            from rundlet.life import denied
+
+            denied.signal_all(record, at, kernel.SIGKILL)
+        elif refused and store.alive(record):
+            from rundlet.life import denied
+
+            raise denied.signal(record, kernel.SIGKILL, refused)
         if pidfd >= 0 and store.alive(record):
             _wait(pidfd)
     finally:

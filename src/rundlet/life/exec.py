@@ -222,6 +222,10 @@ def _carry_out(
     try:
         reply = executor.run(steps)
     except StepFailed as failed:
+        if failed.call == "setns":
+            from rundlet.life import denied
+
+            raise denied.entering(record, failed) from None
         raise process.telling(failed, steps, plan.transition, facts) from None
     process.check_pending(reply, plan.transition)
     executor.pid = reply.slots["child"]

@@ -9,7 +9,7 @@ from rundlet.life import store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rundlet.life.store import Record
+    from rundlet.life.store import Container
     from rundlet.options import Options
 
 
@@ -32,16 +32,17 @@ def _kill(options: "Options", number: int) -> None:
         if options.all:
             # of a container without a PID namespace processes may be left when the first has ended; where none is, that is no fault: runc
             if store.alive(record) or (at.dirs and tasks.pids(at)):
-                everyone(record, at, number)
+                everyone(container, at, number)
         else:
-            _one(record, number)
+            _one(container, at, number)
             if number == kernel.SIGKILL:
                 tasks.let_die(at)
     finally:
         container.close()
 
 
-def _one(record: "Record", number: int) -> None:
+def _one(container: "Container", at: "place.Place", number: int) -> None:
+    record = container.record
     try:
         pidfd = posix.pidfd_open(record["pid"]) if record["pid"] else -1
     except ProcessLookupError:
@@ -54,6 +55,11 @@ def _one(record: "Record", number: int) -> None:
         send(pidfd, number)
     except ProcessLookupError:
         raise WrongState("container not running") from None
+    except PermissionError as e:
+        from rundlet.life import denied
+
+        if number != kernel.SIGKILL or not denied.kill(container, at):
+            raise denied.signal(record, number, e.errno or 0) from None
     finally:
         posix.close(pidfd)
 
@@ -65,12 +71,14 @@ def send(pidfd: int, number: int) -> None:
     pidfd_send_signal(pidfd, number)
 
 
-def everyone(record: "Record", at: "place.Place", number: int) -> None:
+def everyone(container: "Container", at: "place.Place", number: int) -> None:
     """Signals every process of the container: those in its cgroup, and the first where it has none."""
-    if at.dirs:
-        tasks.signal_all(at, number)
-    else:
-        _one(record, number)
+    if not at.dirs:
+        _one(container, at, number)
+        return
+    from rundlet.life import denied
+
+    denied.signal_all(container.record, at, number)
 
 
 def signal_number(text: str) -> int:

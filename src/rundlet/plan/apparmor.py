@@ -15,7 +15,7 @@ from _struct import pack
 
 from rundlet.errors import Refused
 from rundlet.kernel import AT_FDCWD, ERRNO, O_CLOEXEC, O_DIRECTORY, O_PATH, O_RDONLY, O_WRONLY, PROC_SUPER_MAGIC, open_how
-from rundlet.plan.label import LEARNING, canonical, components, name_fault, parse, split_namespace
+from rundlet.plan.label import LEARNING, canonical, components, name_fault, parse, pattern, split_namespace
 from rundlet.plan.step import Call, Data, Out, Part, Scratch, Slot, Step, Value
 
 TYPE_CHECKING = False
@@ -243,12 +243,9 @@ def _userns(own: "dict[str, str]") -> str:
 def rule(transition: Transition) -> str:
     """The line of policy that permits the transition, for a profile of the runtime: `change_profile -> &web,`.
 
-    Source: apparmor.d(5); the name is a pattern there, so what would be special in it is escaped.
+    Source: apparmor.d(5).
     """
-    name = "".join("\\" + c if c in '\\*?[]{}^"' else c for c in transition.profile)
-    name = f"&{name}" if transition.action == "stack" else name
-    plain = all(c.isalnum() or c in "&:/._-+@%=~\\" for c in name) and "\\" not in name
-    return f"change_profile -> {name}," if plain else f'change_profile -> "{name}",'
+    return f"change_profile -> {pattern(transition.profile, '&' if transition.action == 'stack' else '')},"
 
 
 def write_failed(transition: Transition, facts: "Situation", errno: int, call: str = "write") -> str:

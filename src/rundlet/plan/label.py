@@ -56,6 +56,15 @@ def canonical(name: str) -> str:
     return f":{namespace}:{profile}" if namespace else profile
 
 
+def pattern(label: str, before: str = "") -> str:
+    """A label as a rule of policy names it, quoted where it has to be, with what is to stand `before` it.
+
+    Source: apparmor.d(5); it is a pattern there, so what would be special in it is escaped.
+    """
+    text = before + "".join("\\" + c if c in '\\*?[]{}^"' else c for c in label)
+    return text if all(c.isalnum() or c in "&:/._-+@%=~" for c in text) else f'"{text}"'
+
+
 def name_fault(name: str, loaded: "Collection[str] | None" = None) -> str:
     """Why the kernel would take `name` for something else than the profile of that name; "" when it would not.
 
