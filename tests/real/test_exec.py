@@ -87,6 +87,21 @@ def test_more_capabilities(running: Box) -> None:
     assert int(found["CapBnd"], 16) & 1
 
 
+def test_more_capabilities_are_ambient_where_they_are_inheritable(boxes: Callable[..., Box]) -> None:
+    box = boxes()
+    both = ["CAP_KILL", "CAP_SYSLOG"]
+    box.process["capabilities"] = {"bounding": both, "effective": [], "permitted": ["CAP_KILL"], "inheritable": both, "ambient": ["CAP_KILL"]}
+    box.started()
+    found = []
+    for options in ((), ("--cap", "CAP_SYSLOG", "--cap", "CAP_CHOWN")):
+        done = box.exec(*options, "--", "grep", "Cap", "/proc/self/status")
+        found.append({line.split(":")[0]: int(line.split()[1], 16) for line in done.out.splitlines()})
+    kill, syslog, chown = 1 << 5, 1 << 34, 1
+    assert found[0] == {"CapInh": kill | syslog, "CapPrm": kill, "CapEff": kill, "CapBnd": kill | syslog, "CapAmb": kill}
+    more = kill | syslog | chown
+    assert found[1] == {"CapInh": kill | syslog, "CapPrm": more, "CapEff": more, "CapBnd": more, "CapAmb": kill | syslog}
+
+
 def test_a_capability_that_is_none(running: Box) -> None:
     """Left out with a warning, as in a configuration."""
     log = running.folder / "log"

@@ -81,9 +81,9 @@ def test_the_state_they_are_told(box: Box) -> None:
             "annotations": {"a": "b"},
         }, name
     assert {name.rstrip("01"): state["status"] for name, state in told.items()} == {
-        "prestart": "creating",
+        "prestart": "created",
         "createRuntime": "creating",
-        "createContainer": "creating",
+        "createContainer": "created",
         "startContainer": "created",
         "poststart": "running",
         "poststop": "stopped",
@@ -121,7 +121,7 @@ def test_the_root_is_populated_and_not_yet_entered(box: Box) -> None:
     script = f"cat > /dev/null; mount -t tmpfs late {box.rootfs}/late && touch {box.rootfs}/late/file; [ -e {box.rootfs}/proc/1 ] && echo proc >> {log}; pwd >> {log}"
     box.config["hooks"] = {"createContainer": [hook(box, script)]}
     assert box.says("ls /late") == "file\n"
-    assert lines(box) == ["proc", str(box.rootfs)]  # where runc's begin, too
+    assert lines(box) == ["proc", str(box.bundle)]  # where crun's begin, too
     assert os.listdir(box.rootfs / "late") == []
 
 
@@ -411,3 +411,27 @@ def test_in_a_user_namespace(box: Box) -> None:
     assert (done.status, done.err) == (0, "")
     assert {line.split()[1] for line in lines(box)} == {"0"}
     assert [line.split()[0] for line in lines(box)] == [kind + str(n) for kind in KINDS for n in range(2)]
+
+
+def test_the_bundle_is_called_as_the_caller_calls_it(box: Box) -> None:
+    """By way of a symbolic link, and from elsewhere."""
+    link = box.folder / "link"
+    link.symlink_to(box.bundle)
+    all_kinds(box, 'state=$(cat); echo "$hook $state" >> $log')
+    box.sh("true").save()
+    done = box.call("run", "--bundle", str(link), box.id, cwd="/")
+    assert (done.status, done.err) == (0, "")
+    told = {json.loads(line.partition(" ")[2])["bundle"] for line in lines(box)}
+    assert (told, len(lines(box))) == ({str(link)}, 12)
+
+
+def test_descriptors_of_the_caller_are_not_the_hooks(box: Box) -> None:
+    """Neither those that are the container's, nor those that the caller forgot to close."""
+    log = trace(box)
+    script = f"cat > /dev/null; echo $(ls /proc/self/fd) >> {log}"
+    box.config["hooks"] = {kind: [hook(box, script)] for kind in ("prestart", "createRuntime", "createContainer", "poststart", "poststop")}
+    box.sh("true").save()
+    words = box.words("run", "--preserve-fds", "1", "--bundle", str(box.bundle), box.id)
+    done = subprocess.run(["sh", "-c", 'exec "$@" 3</dev/null 9</dev/null', "sh", *words], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert lines(box) == ["0 1 2 3"] * 5  # the last is ls's own

@@ -262,6 +262,26 @@ def test_kill_all_reaches_those_that_outlive_the_first(box: Box) -> None:
     assert bundles.eventually(lambda: bundles.reap() == [])
 
 
+def test_kill_of_a_container_that_shares_pids(box: Box) -> None:
+    """KILL is for all of it, first process or not, where the kernel does not end the others with the first; another signal is not."""
+    box.without("pid")
+    box.sh("sleep 1000 & echo ready; wait").started()
+    assert bundles.eventually(lambda: box.output.read_text() == "ready\n")
+    for _ in range(2):
+        assert box.exec("--detach", "--", "sleep", "1000").status == 0
+    everybody = [int(pid) for pid in (box.cgroups()[0] / "cgroup.procs").read_text().split()]
+    assert len(everybody) == 4
+    box.call("kill", box.id, "USR1")
+    assert bundles.eventually(lambda: box.status == "stopped")
+    assert "container not running" in box.call("kill", box.id, "TERM").err
+    left = (box.cgroups()[0] / "cgroup.procs").read_text().split()
+    assert len(left) == 3, "without its first process the container goes on"
+    box.ok("kill", box.id, "KILL")
+    assert bundles.eventually(lambda: bundles.reap() == [])
+    assert not (box.cgroups()[0] / "cgroup.procs").read_text()
+    assert "container not running" in box.call("kill", box.id, "KILL").err
+
+
 @pytest.mark.parametrize("name", ["RTMIN+3", "SIGRTMIN+3", "rtmin+3", "37", "RTMAX-27"])
 def test_kill_with_a_realtime_signal(box: Box, name: str) -> None:
     box.process["args"] = ["sleep", "1000"]

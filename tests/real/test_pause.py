@@ -151,3 +151,20 @@ def test_a_cgroup_that_is_frozen_takes_no_container(boxes: Callable[..., Box]) -
     finally:
         at.rmdir()
     assert box.left() == []
+
+
+@pytest.mark.skipif(V2, reason="of two freezers for one process only cgroup v1 knows")
+def test_delete_by_force_of_what_somebody_else_has_frozen(box: Box) -> None:
+    """In a cgroup of v1 that is not the container's a killed process would stay for ever."""
+    pid = box.started()
+    other = Path(f"{bundles.CGROUPS['mounts']['freezer']}/{box.id}-other")
+    other.mkdir()
+    try:
+        (other / "cgroup.procs").write_text(str(pid))
+        (other / "freezer.state").write_text("FROZEN")
+        box.ok("delete", "--force", box.id)
+        assert bundles.status_of(pid) == 128 + signal.SIGKILL
+    finally:
+        (other / "freezer.state").write_text("THAWED")
+        other.rmdir()
+    assert box.left() == []

@@ -571,3 +571,12 @@ def test_capabilities_of_a_user_namespace_of_its_own_are_no_fault(leaves: bool) 
         finally:
             watch.close()
             child.kill()
+
+
+def test_ambient_capabilities_that_cannot_be_raised_are_told(box: Box) -> None:
+    """Loudly, since the program will lack them; and the others are there."""
+    sets = {kind: ["CAP_KILL", "CAP_CHOWN"] for kind in ("bounding", "effective", "permitted", "ambient")}
+    box.process["capabilities"] = {**sets, "inheritable": ["CAP_KILL"]}
+    done = box.sh("grep CapAmb /proc/self/status").run()
+    assert (done.status, int(done.out.split()[1], 16)) == (0, 1 << 5)
+    assert "warning: /process/capabilities/ambient: can't raise ambient capability CAP_CHOWN: " in done.err

@@ -472,3 +472,8 @@ def test_the_host_never_sees_the_mounts(box: Box, shared: Path) -> None:
     assert [line.split()[4] for line in mounts if str(box.folder) in line] == [str(shared)]
     box.ok("delete", "--force", box.id)
     bundles.reap()
+
+
+def test_a_device_whose_path_ends_in_a_slash(box: Box) -> None:
+    box.linux["devices"] = [{"path": "/odd/node/", "type": "b", "major": 10, "minor": 229, "fileMode": 0o600}]
+    assert box.says("stat -c '%F %a %t:%T' /odd/node") == "block special file 600 a:e5\n"

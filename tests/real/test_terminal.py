@@ -378,3 +378,17 @@ def test_without_a_terminal_of_our_own(box: Box) -> None:
     assert "line" in done.out
     assert done.out.endswith("end\n")
     assert bundles.reap() == []
+
+
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_line_ends_are_left_alone_where_stdin_is_no_terminal(box: Box, verb: str) -> None:
+    """What goes to a pipe is what the program wrote."""
+    if verb == "run":
+        box.process["terminal"] = True
+        box.sh("tty; echo two").save()
+        words = box.words("run", "--bundle", str(box.bundle), box.id)
+    else:
+        box.started()
+        words = box.words("exec", "--tty", box.id, "sh", "-c", "tty; echo two")
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"/dev/pts/0\ntwo\n", b"")

@@ -95,6 +95,49 @@ def test_given_devices_are_the_hosts_and_fifos_are_made(inner: Box) -> None:
     assert out.splitlines() == ["fifo 5 6", "full", "1:7", "1:3"]
 
 
+def test_devices_that_the_host_has_not(inner: Box) -> None:
+    """They are made with the mode and the owner asked for, and are nowhere but in the container."""
+    inner.linux["devices"] = [
+        {"path": "/dev/made", "type": "c", "major": 1, "minor": 7, "fileMode": 0o157, "uid": 10, "gid": 11},
+        {"path": "/dev/sub/block", "type": "b", "major": 1, "minor": 5, "uid": 3},
+        {"path": "/dev/full", "type": "c", "major": 1, "minor": 7},
+    ]
+    script = "stat -c '%F %a %u:%g %t:%T' /dev/made /dev/sub/block; echo x 2>&1 > /dev/made; grep -c ' /dev/made ' /proc/self/mountinfo; ls -A /dev/sub"
+    inner.sh(f"{script}; sleep 1000")
+    pid = inner.started()
+    wanted = "character special file 157 10:11 1:7\nblock special file 666 3:0 1:5\nsh: write error: No space left on device\n1\nblock\n"
+    assert bundles.eventually(lambda: inner.output.read_text() == wanted), inner.output.read_text()
+    found = os.stat(f"/proc/{pid}/root/dev/made")
+    assert (found.st_uid, found.st_gid, found.st_rdev, found.st_mode & 0o7777) == (100010, 100011, os.makedev(1, 7), 0o157)
+    assert not Path("/dev/made").exists()
+    assert "0" not in os.listdir(f"/proc/{pid}/root/dev"), "the tmpfs on which they were made is not in the container"
+
+
+def test_a_device_whose_owner_is_not_mapped(inner: Box) -> None:
+    """It cannot be made: the host's is bound where there is one."""
+    inner.linux["devices"] = [{"path": "/dev/fuse-of-nobody", "type": "c", "major": 10, "minor": 229, "uid": 70000}]
+    done = inner.sh("true").run()
+    assert done.status == 1 and "/dev/fuse-of-nobody" in done.err
+    assert inner.left() == []
+
+
+def test_hooks_where_nobody_is_root(box: Box) -> None:
+    """createContainer hooks run as the process's user in there."""
+    box.linux["namespaces"].append({"type": "user"})
+    box.linux["uidMappings"] = [{"containerID": 1000, "hostID": 100000, "size": 1}]
+    box.linux["gidMappings"] = [{"containerID": 1000, "hostID": 100000, "size": 1}]
+    os.chown(box.rootfs, 100000, 100000)
+    box.process["user"] = {"uid": 1000, "gid": 1000}
+    log = box.folder / "log"
+    box.config["annotations"] = {"run.oci.hooks.stdout": str(log)}
+    script = "cat >/dev/null; readlink /proc/self/ns/user; id -u; grep CapEff /proc/self/status"
+    box.config["hooks"] = {"createContainer": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}
+    pid = box.started()
+    space, user, caps = log.read_text().splitlines()
+    assert (space, user) == (os.readlink(f"/proc/{pid}/ns/user"), "1000")
+    assert int(caps.split()[1], 16) != 0, "what it takes to mount is there"
+
+
 def test_the_hosts_ptmx_is_not_bound(inner: Box) -> None:
     """Podman's --privileged names every device of the host, this one too; the container's leads to its own devpts."""
     inner.linux["devices"] = [{"type": "c", "path": "/dev/ptmx", "major": 5, "minor": 2}]

@@ -126,7 +126,7 @@ def test_hybrid_takes_each_controller_where_it_is() -> None:
     assert [file for file, _ in texts(HYBRID, **asked)] == ["memory.limit_in_bytes", "hugetlb.2MB.max", "hugetlb.2MB.rsvd.max", "pids.max"]
     with pytest.raises(Refused, match="cannot set the cpu limit: no cpu controller"):
         texts(HYBRID, cpu={"shares": 5})
-    with pytest.raises(Refused, match=r"unified/memory\.high: the requested cgroup controller `memory` is not available"):
+    with pytest.raises(Refused, match=r"unified/memory\.high: invalid configuration: the requested cgroup controller `memory` is not available"):
         texts(HYBRID, unified={"memory.high": "1"})
 
 

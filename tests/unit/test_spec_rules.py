@@ -116,8 +116,16 @@ def test_capabilities() -> None:
         '/process/capabilities/bounding/3: capability "CAP_TELEPORT" is not known, left out',
         '/process/capabilities/bounding/4: capability "kill" is not known, left out',
         '/process/capabilities/ambient/2: capability "CAP_X" is not known, left out',
-        "/process/capabilities/ambient: left out what is not both permitted and inheritable: CAP_KILL",
+        "/process/capabilities/ambient: can't raise ambient capability CAP_KILL: it is not both permitted and inheritable, left out",
     ]
+
+
+def test_a_required_key_may_be_in_any_case() -> None:
+    """As Go's decoder has it, and so who writes for it."""
+    config, _ = loaded({"linux": {"resources": {"hugepageLimits": [{"pagesize": "2MB", "limit": 5}]}}})
+    assert config["linux"]["resources"]["hugepageLimits"] == [{"pageSize": "2MB", "limit": 5}]
+    with pytest.raises(BadSpec, match="pageSize: is required"):
+        loaded({"linux": {"resources": {"hugepageLimits": [{"limit": 5}]}}})
 
 
 def test_absent_capabilities_are_told_from_empty_ones() -> None:

@@ -29,14 +29,21 @@ class Foreground:
         self._over = False  # our side has said everything
 
     def receive(self) -> None:
-        """Takes the master that the container's process sent, and puts our terminal into raw mode."""
+        """Takes the master that the container's process sent, and puts our terminal into raw mode.
+
+        Where stdin is no terminal, nothing is in raw mode, and what the container writes goes to a pipe, a file, or a terminal that makes
+        CR LF of line ends itself: then the container's leaves them alone, as with runc.
+        """
         self.master = take_master(self._ours.fileno(), self._ours)
         self._theirs.close()
         self._ours.close()
         try:
             self._saved = termios.tcgetattr(0)
         except termios.error:
-            return  # stdin is no terminal: its bytes are passed on all the same
+            mode = termios.tcgetattr(self.master)
+            mode[1] &= ~termios.ONLCR
+            termios.tcsetattr(self.master, termios.TCSANOW, mode)
+            return  # its bytes are passed on all the same
         self.resize()
         _make_raw(0)
 

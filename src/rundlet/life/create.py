@@ -69,7 +69,7 @@ def load(options: "Options") -> "tuple[Config, bytes]":
     """The configuration of the command line's bundle, and its text; what the specification wants warned about goes to the log."""
     config, text, warnings = read(options)
     for warning in warnings:
-        log.warning(warning)
+        log.warning(warning, loud="/capabilities/" in warning)  # what the program will lack; runc, too, says it on stderr
     options.preserve_fds = sockets.passed_on(options.preserve_fds, config["process"])
     return config, text
 
@@ -394,13 +394,16 @@ class Creation:
         if not (asked["prestart"] or asked["createRuntime"] or asked["createContainer"]):
             return
         from rundlet.life import hooks
+        from rundlet.plan import namespaces
 
         self.told = record
         assert self.files
-        state = jsontext.dumps(store.state(record, "creating"))
-        hooks.run(asked["prestart"], "prestart", state, self.files)
-        hooks.run(asked["createRuntime"], "createRuntime", state, self.files)
-        hooks.run_inside(asked["createContainer"], "createContainer", record, [kind for kind, _ in self.plan.namespaces], self.files)
+        # what each kind is told differs, as the peers and the tests of OCI have it: decisions/0005-hooks.md
+        hooks.run(asked["prestart"], "prestart", jsontext.dumps(store.state(record, "created")), self.files)
+        hooks.run(asked["createRuntime"], "createRuntime", jsontext.dumps(store.state(record, "creating")), self.files)
+        kinds = [kind for kind, _ in self.plan.namespaces]
+        ids = namespaces.first(self.config["linux"], self.config["process"])
+        hooks.run_inside(asked["createContainer"], "createContainer", record, kinds, ids, self.files)
 
     def _last(self, container: "Container", record: "Record", executor: "Executor", entered: "Reply") -> None:
         """Sends the last program, and writes down that there is a container, once the process says that it has it."""

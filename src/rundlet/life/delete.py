@@ -4,7 +4,7 @@ import posix
 
 from rundlet import kernel, log, spec
 from rundlet.cgroup import files, place, tasks
-from rundlet.errors import Fault, WrongState
+from rundlet.errors import Fault, StepFailed, WrongState
 from rundlet.life import store
 
 TYPE_CHECKING = False
@@ -105,17 +105,25 @@ def end(record: "Record", at: "place.Place") -> None:
 
             raise denied.signal(record, kernel.SIGKILL, refused)
         if pidfd >= 0 and store.alive(record):
-            _wait(pidfd)
+            _wait(pidfd, at, record["pid"])
     finally:
         if pidfd >= 0:
             posix.close(pidfd)
 
 
-def _wait(pidfd: int) -> None:
+def _wait(pidfd: int, at: "place.Place", pid: int) -> None:
     from select import POLLIN, poll
 
     waiting = poll()
     waiting.register(pidfd, POLLIN)
+    if waiting.poll(250):
+        return
+    # somebody may have put processes into a frozen cgroup of v1 that is not the container's: out of it they can die
+    for one in {pid, *tasks.pids(at)}:
+        try:
+            tasks.release(at, one)
+        except StepFailed as failed:
+            log.debug(str(failed))
     if not waiting.poll(PATIENCE * 1000):
         raise Fault(f"the container's first process does not end within {PATIENCE:.0f} seconds of being killed; the kernel log may say why")
 

@@ -61,7 +61,7 @@ def main(options: "Options") -> int:
             from rundlet.life.foreground import Signals
 
             signals = Signals()
-        pid = join(container, record, config, proc, options, console)
+        pid = join(container, record, config, proc, options, console, front)
     finally:
         container.close()
     return _wait(pid, signals, front) if signals else 0
@@ -71,8 +71,6 @@ def _wait(pid: int, signals: "Signals", front: "Foreground | None") -> int:
     from rundlet.life import foreground
 
     try:
-        if front:
-            front.receive()
         return foreground.wait(pid, signals, front)
     finally:
         if front:
@@ -94,7 +92,7 @@ def wanted(options: "Options", config: "Config") -> "Process":
             raise Fault(f"cannot read {options.process}: {(e.strerror or '').lower()}") from None
         proc, warnings = spec.load_process(text)
         for warning in warnings:
-            log.warning(warning)
+            log.warning(warning, loud="/capabilities/" in warning)
         own = config["process"]
         proc["capabilities"] = own["capabilities"] if proc["capabilities"] is None else proc["capabilities"]
         proc["rlimits"] = proc["rlimits"] or own["rlimits"]
@@ -135,11 +133,12 @@ def _options(options: "Options", config: "Config", proc: "Process") -> None:
 
 
 def _with(proc: "Process", names: "list[str]") -> "Capabilities":
-    """The process's capabilities and those of --cap, in the bounding, effective and permitted set; unknown ones bring a warning."""
+    """The process's capabilities and those of --cap, in the bounding, effective and permitted set, and in the ambient one where they are
+    inheritable: as with runc, nothing becomes inheritable that was not. Unknown ones bring a warning."""
     sets = proc["capabilities"] or {"bounding": [], "effective": [], "permitted": [], "inheritable": [], "ambient": []}
     for name in names:
         if name not in kernel.CAPABILITIES:
-            log.warning(f"--cap: {name} is no capability that is known, left out")
+            log.warning(f"--cap: {name} is no capability that is known, left out", loud=True)
     names = [name for name in names if name in kernel.CAPABILITIES]
 
     def more(have: "list[str]") -> "list[str]":
@@ -147,12 +146,19 @@ def _with(proc: "Process", names: "list[str]") -> "Capabilities":
 
     return {
         "bounding": more(sets["bounding"]), "effective": more(sets["effective"]), "permitted": more(sets["permitted"]),
-        "inheritable": sets["inheritable"], "ambient": sets["ambient"],
+        "inheritable": sets["inheritable"],
+        "ambient": [*sets["ambient"], *(n for n in names if n in sets["inheritable"] and n not in sets["ambient"])],
     }
 
 
-def join(container: "Container", record: "Record", config: "Config", proc: "Process", options: "Options", console: int) -> int:
-    """Starts the process in the container; its pid. Returns once it runs, confined as decided; else raises Fault and nothing runs."""
+def join(
+    container: "Container", record: "Record", config: "Config", proc: "Process", options: "Options", console: int = -1,
+    front: "Foreground | None" = None,
+) -> int:
+    """Starts the process in the container; its pid. Returns once it runs, confined as decided; else raises Fault and nothing runs.
+
+    `console` is the socket for the process's terminal, `front` who shows it in the foreground.
+    """
     facts = host.facts(proc["apparmorProfile"])
     in_user = any(space["type"] == "user" for space in config["linux"]["namespaces"])
     process.grantable(proc, facts, in_user)
@@ -188,8 +194,10 @@ def join(container: "Container", record: "Record", config: "Config", proc: "Proc
         if held >= 0:
             posix.close(held)
     try:
-        _carry_out(executor, plan, at, record, proc, facts, options, receivers, config)
+        _carry_out(executor, plan, at, record, proc, facts, options, receivers, config, front)
     except BaseException as first:
+        if front:
+            front.restore()
         try:
             if options.ignore_paused:
                 _release(at, executor.pid)
@@ -215,7 +223,7 @@ def _hold(record: "Record", mount_namespace: bool) -> "tuple[int, int]":
 
 def _carry_out(
     executor: "Executor", plan: "order.Plan", at: "cgroup_place.Place", record: "Record", proc: "Process", facts: "host.Facts",
-    options: "Options", receivers: "list[socket]", config: "Config",
+    options: "Options", receivers: "list[socket]", config: "Config", front: "Foreground | None",
 ) -> None:
     outside = executor.pid
     steps = plan.stage("outside")
@@ -245,6 +253,8 @@ def _carry_out(
         reply = executor.run(steps)
     except StepFailed as failed:
         raise process.telling(failed, steps, plan.transition, facts) from None
+    if front:
+        front.receive()
     process.give_home(executor, reply, proc)
     if plan.stage("scheduling"):
         process.take_turns(plan.stage("scheduling"), executor.pid)

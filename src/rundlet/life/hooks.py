@@ -3,7 +3,7 @@
 import posix
 from _signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask, strsignal
 from _struct import unpack_from
-from posix import MFD_CLOEXEC, O_APPEND, O_CLOEXEC, O_CREAT, O_WRONLY, POSIX_SPAWN_DUP2
+from posix import MFD_CLOEXEC, O_APPEND, O_CLOEXEC, O_CREAT, O_WRONLY, POSIX_SPAWN_CLOSE, POSIX_SPAWN_DUP2
 from select import POLLIN, poll
 from time import monotonic, sleep
 
@@ -89,17 +89,18 @@ def inner_state(record: "Record", status: str) -> str:
     return jsontext.dumps(shown)
 
 
-def run_inside(hooks: "list[Hook]", kind: str, record: "Record", spaces: "list[str]", files: Files) -> None:
+def run_inside(hooks: "list[Hook]", kind: str, record: "Record", spaces: "list[str]", ids: "tuple[int, int]", files: Files) -> None:
     """Runs hooks, programs of the host still, in the container's namespaces: a helper of their own joins them.
 
-    The container's own process cannot be their parent: the label that it asked for would be spent on the hook. As with runc they begin
-    in the container's root, which is populated and not entered yet. Without an environment of its own a hook has the runtime's.
+    The container's own process cannot be their parent: the label that it asked for would be spent on the hook. As with crun they begin
+    in the bundle, and are told that the container is created. Without an environment of its own a hook has the runtime's. `ids` are the
+    user and group that they are in a user namespace: of its root, where it has one.
     """
     if not hooks:
         return
     from rundlet.executor import client
 
-    state = inner_state(record, "creating")
+    state = inner_state(record, "created")
     env = [(name + b"=" + value).decode("utf-8", "surrogateescape") for name, value in posix.environ.items()]
     kinds = [kind for kind in kernel.NAMESPACES if kind in spaces]
     init = posix.pidfd_open(record["pid"])
@@ -110,9 +111,15 @@ def run_inside(hooks: "list[Hook]", kind: str, record: "Record", spaces: "list[s
     try:
         steps = [process.hide(), *([namespaces.join_container(kinds)] if kinds else [])]
         # as the host's user, who is let through to it, and root of a user namespace perhaps not
-        steps.append(Step(f"go to {record['rootfs']}", Call("chdir", record["rootfs"]), kind="directory"))
+        steps.append(Step(f"go to {record['bundle']}", Call("chdir", record["bundle"]), kind="directory"))
         if "user" in kinds:
-            steps.append(namespaces.become_root())
+            steps.append(namespaces.become_root(ids))
+            if ids[0]:
+                # an exec as root would give them: capabilities(7), "Transformation of capabilities during execve()"
+                every = list(kernel.CAPABILITIES)
+                steps += process.capset({
+                    "bounding": every, "effective": every, "permitted": every, "inheritable": every, "ambient": every,
+                })
         helper.run(steps)
         helper.control.settimeout(PIECE / 1000)
         for number, hook in enumerate(hooks):
@@ -160,7 +167,9 @@ def _run(hook: "Hook", what: str, state: str, files: Files) -> None:
     kept = [fd for fd in said if fd not in files.fds.values()]
     # one without an environment of its own has ours, as with the peers; an empty one is empty
     env = posix.environ if hook["env"] is None else dict(entry.partition("=")[::2] for entry in hook["env"])
-    actions = [(POSIX_SPAWN_DUP2, stdin, 0), (POSIX_SPAWN_DUP2, said[0], 1), (POSIX_SPAWN_DUP2, said[1], 2)]
+    actions: "list[tuple[int, ...]]" = [(POSIX_SPAWN_DUP2, stdin, 0), (POSIX_SPAWN_DUP2, said[0], 1), (POSIX_SPAWN_DUP2, said[1], 2)]
+    # what the caller left open for the container, or by mistake, is not the hook's
+    actions += [(POSIX_SPAWN_CLOSE, fd) for fd in _inheritable()]
     # whoever stops us between the start of the hook and the wait for it must not lose it
     before = pthread_sigmask(SIG_BLOCK, ENDING)
     try:
@@ -187,6 +196,18 @@ def _run(hook: "Hook", what: str, state: str, files: Files) -> None:
         pthread_sigmask(SIG_SETMASK, before)
         for fd in (stdin, *kept):
             posix.close(fd)
+
+
+def _inheritable() -> "list[int]":
+    """The open descriptors above stderr that a program started by us would have."""
+    found = []
+    for name in posix.listdir("/proc/self/fd"):
+        try:
+            if int(name) > 2 and posix.get_inheritable(int(name)):
+                found.append(int(name))
+        except OSError:
+            pass  # it was the listing's own
+    return found
 
 
 def _file(text: bytes) -> int:

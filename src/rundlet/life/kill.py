@@ -2,7 +2,7 @@
 
 import posix
 
-from rundlet import kernel
+from rundlet import jsontext, kernel
 from rundlet.cgroup import place, tasks
 from rundlet.errors import Usage, WrongState
 from rundlet.life import store
@@ -29,16 +29,27 @@ def _kill(options: "Options", number: int) -> None:
     try:
         record = container.record
         at = place.load(record["cgroup"])
+        left = store.alive(record) or bool(at.dirs and tasks.pids(at))
         if options.all:
             # of a container without a PID namespace processes may be left when the first has ended; where none is, that is no fault: runc
-            if store.alive(record) or (at.dirs and tasks.pids(at)):
+            if left:
                 everyone(container, at, number)
+        elif number == kernel.SIGKILL and left and at.dirs and _shares_pids(container):
+            # the kernel ends the others with the first process only where that is the first of a PID namespace: as with runc all go
+            everyone(container, at, number)
         else:
             _one(container, at, number)
             if number == kernel.SIGKILL:
                 tasks.let_die(at)
     finally:
         container.close()
+
+
+def _shares_pids(container: "Container") -> bool:
+    """Whether the container has no PID namespace that was made for it."""
+    config = jsontext.loads(container.config(), "config.json")
+    spaces = (config.get("linux") or {}).get("namespaces") or []  # type: ignore[attr-defined]  # checked at create
+    return not any(space["type"] == "pid" and not space.get("path") for space in spaces)
 
 
 def _one(container: "Container", at: "place.Place", number: int) -> None:

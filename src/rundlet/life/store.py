@@ -107,7 +107,8 @@ def absolute(path: str) -> str:
 def check_id(name: str) -> str:
     """The id itself; raises Usage when it cannot be one: it becomes the name of a folder and of a cgroup."""
     if not name or len(name) > 1024 or not LETTERS.issuperset(name) or name in (".", ".."):
-        raise Usage(f'"{name}" cannot be a container id: letters, digits and _ + - . : @ only')
+        bad = next((f"invalid character `{letter}` in the ID; " for letter in name if letter not in LETTERS), "")
+        raise Usage(f'"{name}" cannot be a container id: {bad}letters, digits and _ + - . : @ only')
     return name
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from rundlet.plan.apparmor import Transition
     from rundlet.plan.copyup import Fill
     from rundlet.plan.idmap import Users
-    from rundlet.spec.types import Capabilities, Config, Process
+    from rundlet.spec.types import Capabilities, Config, Device, Process
 
     Interface: TypeAlias = Literal["lsm", "scoped", "legacy"]
 
@@ -371,7 +371,15 @@ def _mounts(
     for i in range(len(config["mounts"])):
         found.add(i, config, bundle)
     if not nodes and not _own_dev(config):
-        found.sources += rootfs.bound_device_sources(config["linux"]["devices"])
+        own: "list[Device]" = []
+        if config["linux"]["devices"] and choices.nodes and choices.privileged:
+            from rundlet.plan import ownnodes
+
+            own = ownnodes.wanted(config["linux"])
+            if own:
+                found.sources.append(ownnodes.make(config["linux"], own))
+                found.placed.append(ownnodes.take(own))  # the last, since the tmpfs of /dev is among them
+        found.sources += rootfs.bound_device_sources(config["linux"]["devices"], own)
     return found
 
 

@@ -386,7 +386,7 @@ def _unified(files: "dict[str, str]", cgroups: "CgroupFacts") -> "list[Write]":
         if "unified" not in cgroups["mounts"]:
             raise Refused(f"{where}: invalid configuration: this host has no cgroup v2", "remove it, or use a host with cgroup v2")
         if controller != "cgroup" and controller not in cgroups["controllers"]:
-            why = f"{where}: the requested cgroup controller `{controller}` is not available in cgroup v2 here"
+            why = f"{where}: invalid configuration: the requested cgroup controller `{controller}` is not available in cgroup v2 here"
             raise Refused(why, "enable it, or remove this limit")
         out.append(Write(controller, file, text, f"limit {file}"))
     return out

@@ -9,6 +9,8 @@ from rundlet.plan.step import Call, Part, Scratch, Slot, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rundlet.spec.types import Device
 
 SYMLINKS = (("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"))
@@ -96,15 +98,19 @@ def links() -> Step:
     return Step("make the links in /dev", *calls, kind="device", hint="mount a tmpfs on /dev, or make the root filesystem writable")
 
 
-def bound_device_sources(given: "list[Device]") -> "tuple[Step, ...]":
-    """Where the kernel makes no device nodes (in a user namespace) the host's are bound: they are taken hold of outside."""
+def bound_device_sources(given: "list[Device]", own: "Sequence[Device]" = ()) -> "tuple[Step, ...]":
+    """Where the kernel makes no device nodes (in a user namespace) the host's are bound: they are taken hold of outside.
+
+    `own` are those that are made nevertheless: ownnodes.py.
+    """
+    made = {device["path"] for device in own}
     return tuple(
         Step(
             f"take hold of the host's {path}",
             Call("open_tree", k.AT_FDCWD, path, k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC, into=f"device:{path}"),
             attributes(f"device:{path}", 0, 0, k.MS_PRIVATE), kind="source",
         )
-        for path in bound_paths(given)
+        for path in bound_paths(given) if path not in made
     )
 
 
@@ -132,7 +138,7 @@ def bound_devices(given: "list[Device]") -> "tuple[Step, ...]":
 
 def device(given: "Device") -> Step:
     """Makes one device node or fifo with its mode and owner."""
-    folder, _, name = given["path"].rpartition("/")
+    folder, _, name = given["path"].rstrip("/").rpartition("/")
     mode = TYPES[given["type"]] | given["fileMode"]
     return Step(
         f"make {given['path']} ({given['type']} {given['major']}:{given['minor']})",

@@ -79,6 +79,9 @@ def resolve(value: object, rows: "Rows", where: str, name: str = "") -> "Any":
     get = value.get
     for key, default, kind, more in rows:
         given = get(key)
+        if given is None and default is ...:
+            # Go's decoder takes a key in any case, and so do the peers written in it: encoding/json, Unmarshal
+            given = next((other for name_, other in value.items() if name_.lower() == key.lower()), None)
         if given is None or (given == "" and kind in TEXT):
             if default is ...:
                 raise BadSpec(f"{where}/{key}", "is required" if given is None else "must not be empty")

@@ -113,8 +113,8 @@ def check_capabilities(process: "Process", where: str, warnings: "list[str]") ->
     # PR_CAP_AMBIENT_RAISE fails with EPERM for any other, prctl(2)
     grantable = [name for name in sets["ambient"] if name in sets["permitted"] and name in sets["inheritable"]]
     others = [name for name in sets["ambient"] if name not in grantable]
-    if others:
-        warnings.append(f"{where}/ambient: left out what is not both permitted and inheritable: {', '.join(others)}")
+    for name in others:
+        warnings.append(f"{where}/ambient: can't raise ambient capability {name}: it is not both permitted and inheritable, left out")
     sets["ambient"] = grantable
 
 
