@@ -37,7 +37,7 @@ def loads(text: bytes, name: str) -> object:
         return loads(text, name)
     except ValueError as fault:  # a JSONDecodeError, or ours, or that of int()
         position: int | None = getattr(fault, "pos", None)
-        why = str(getattr(fault, "msg", fault)).lower()
+        why = str(getattr(fault, "msg", fault)).lower().removesuffix(" at")  # "Invalid control character at"
         raise BadSpec(name, why if position is None else place(string, position, why)) from None
     end = len(string) - len(string[end:].lstrip(BLANKS))
     if end != len(string):

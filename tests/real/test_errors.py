@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -131,6 +134,25 @@ def test_a_root_of_containers_that_cannot_be_made(box: Box) -> None:
     assert "not a directory" in done.err
     assert "--root" in done.err
     assert "internal error" not in done.err
+
+
+def test_a_root_of_containers_in_a_folder_that_takes_none(box: Box) -> None:
+    box.root = Path("/proc/no/root")
+    assert box.create().err == "rundlet: cannot make /proc/no: no such file or directory; give --root a folder that can be written\n"
+
+
+@pytest.mark.parametrize("full", ["nr_inodes=3", "size=4k"])
+def test_a_disk_that_is_full(box: Box, full: str) -> None:
+    box.config["annotations"] = {"long": "x" * 8192}
+    box.root.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", full, "full", box.root], check=True)
+    try:
+        done = box.create()
+        assert (done.status, list(box.root.iterdir())) == (1, [])
+    finally:
+        subprocess.run(["umount", box.root], check=True)
+    assert box.left() == []
+    assert re.fullmatch("rundlet: cannot write (state|config).json in the container's folder: no space left on device\n", done.err)
 
 
 def test_a_failed_create_keeps_the_mounts_of_the_image(box: Box) -> None:

@@ -59,7 +59,7 @@ def test_any_bytes_are_a_value_or_a_bad_spec(text: bytes) -> None:
         (b'{"a": 1,\n "b" 2}', "line 2 column 6: expecting ':' delimiter"),
         (b"{} {}", "line 1 column 4: extra data after the value"),
         (b"[1, tru]", "line 1 column 5: expected a value"),
-        (b'"a\x01"', "line 1 column 3: invalid control character at"),
+        (b'"a\x01"', "line 1 column 3: invalid control character"),
         (b"[NaN]", "NaN is not json"),
         (b"[-Infinity]", "-Infinity is not json"),
         (b"[1e400]", "number 1e400 is out of range"),

@@ -170,14 +170,18 @@ class Container:
 
 
 def put(folder: int, name: str, text: bytes) -> None:
-    """Writes a file by way of another name, so that readers see the old or the new."""
-    fd = posix.open(name + ".new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600, dir_fd=folder)
+    """Writes a file by way of another name, so that readers see the old or the new. Raises Fault."""
+    fd = -1
     try:
+        fd = posix.open(name + ".new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600, dir_fd=folder)
         while text:
             text = text[posix.write(fd, text) :]
+        posix.rename(name + ".new", name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError as e:
+        raise Fault(f"cannot write {name} in the container's folder: {(e.strerror or '').lower()}") from None
     finally:
-        posix.close(fd)
-    posix.rename(name + ".new", name, src_dir_fd=folder, dst_dir_fd=folder)
+        if fd >= 0:
+            posix.close(fd)
 
 
 def read(path: str) -> bytes:
@@ -212,10 +216,12 @@ def _directories(path: str) -> None:
         posix.mkdir(path, 0o700)
     except FileExistsError:
         pass
-    except FileNotFoundError:
-        _directories(path.rpartition("/")[0] or "/")
-        posix.mkdir(path, 0o700)
     except OSError as e:
+        outer = path.rpartition("/")[0]
+        if outer and not posix.access(outer, posix.F_OK):
+            _directories(outer)
+            _directories(path)
+            return
         raise Fault(f"cannot make {path}: {(e.strerror or '').lower()}; give --root a folder that can be written") from None
 
 
