@@ -50,6 +50,20 @@ def test_one_map_too_many(box: Box) -> None:
     assert "/linux/uidMappings: must not have more than 340 entries" in done.err
 
 
+def test_without_maps(box: Box) -> None:
+    """The user who runs it is in there, and whoever that one has in /etc/subuid and /etc/subgid."""
+    box.linux["namespaces"].append({"type": "user"})
+    assert box.says("id -u; id -g; head -n 1 /proc/self/uid_map /proc/self/gid_map | grep -o '[0-9].*'").split() == [
+        "0", "0", "0", "0", "1", "0", "0", "1",
+    ]  # fmt: skip
+    other = box.another()
+    other.linux["namespaces"].append({"type": "user"})
+    other.process["user"] = {"uid": 7, "gid": 8}
+    pid = other.sh("sleep 1000").started()
+    assert Path(f"/proc/{pid}/ns/user").readlink() != Path("/proc/self/ns/user").readlink()
+    assert bundles.proc_status(pid)["Uid"].split() == ["0"] * 4
+
+
 def test_a_user_that_is_not_mapped(inner: Box) -> None:
     inner.process["user"] = {"uid": 70000, "gid": 0}
     done = inner.run()

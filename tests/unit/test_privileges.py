@@ -91,6 +91,18 @@ def test_a_user_namespace_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any(word.startswith("gid=") for mount in added["mounts"] for word in mount["options"])
 
 
+def test_maps_are_added_to_a_user_namespace_that_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idmaps, "FOLDERS", ())
+    raw: Any = template()
+    raw["linux"]["namespaces"].append({"type": "user"})
+    raw["linux"]["uidMappings"] = maps = [{"containerID": 0, "hostID": 7000, "size": 5}]
+    text = json.dumps(raw).encode()
+    added = spec.load(rootless.with_users(text, spec.load(text)[0]))[0]["linux"]
+    assert [space["type"] for space in added["namespaces"]].count("user") == 1
+    assert added["uidMappings"] == maps
+    assert [(m["containerID"], m["size"]) for m in added["gidMappings"]] == [(0, 1)]
+
+
 # ── cgroups ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

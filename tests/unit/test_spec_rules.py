@@ -218,7 +218,7 @@ def test_user_namespace_and_mappings_need_each_other() -> None:
     accepted(USER)
     for key in ("uidMappings", "gidMappings"):
         assert refused({"linux": {key: MAPS}}) == f"/linux/{key}: needs a user namespace in /linux/namespaces"
-        assert refused(merged(USER, {"linux": {key: []}})) == f"/linux/{key}: is required for a new user namespace"
+        accepted(merged(USER, {"linux": {key: []}}))  # there will be one: life/rootless.py
     accepted({"linux": {"namespaces": [{"type": "user", "path": "/proc/1/ns/user"}]}})
     accepted(merged(USER, {"linux": {"namespaces": [{"type": "user", "path": "/x"}]}}))
 

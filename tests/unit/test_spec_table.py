@@ -394,8 +394,6 @@ def test_each_required_field_is_missed_by_its_path_and_each_other_may_be_null() 
     bound = {  # not required by itself, but by another field of the full configuration
         "/linux": "/hostname",
         "/linux/namespaces": "/linux/uidMappings",
-        "/linux/uidMappings": "/linux/uidMappings",
-        "/linux/gidMappings": "/linux/gidMappings",
         "/mounts/0/uidMappings": "/mounts/0/uidMappings",
         "/mounts/0/gidMappings": "/mounts/0/gidMappings",
         "/linux/devices/0/major": "/linux/devices/0/major",

@@ -53,15 +53,23 @@ def main(options: "Options") -> int:
 
 
 def read(options: "Options") -> "tuple[Config, bytes, list[str]]":
-    """The configuration of the command line's bundle, its text, and warnings. A user's has a user namespace, unless --rootless=false."""
+    """The configuration of the command line's bundle, its text, and warnings. A user's has a user namespace, unless --rootless=false; and
+    one that asks for a new user namespace has maps for it."""
     text = bundle.text(options)
     config, warnings = spec.load(text)
-    if posix.geteuid() and options.rootless != "false" and not any(s["type"] == "user" for s in config["linux"]["namespaces"]):
+    users = next((space for space in config["linux"]["namespaces"] if space["type"] == "user"), None)
+    if users is None:
+        lacks = posix.geteuid() and options.rootless != "false"
+        why = "/linux/namespaces: a user's container needs a user namespace: one is added"
+    else:
+        lacks = not users["path"] and not (config["linux"]["uidMappings"] and config["linux"]["gidMappings"])
+        why = "/linux: a new user namespace needs uidMappings and gidMappings: those of the user who runs this are added"
+    if lacks:
         from rundlet.life import rootless
 
         text = rootless.with_users(text, config)
         config, warnings = spec.load(text)
-        warnings.append("/linux/namespaces: a user's container needs a user namespace: one is added")
+        warnings.append(why)
     return config, text, warnings
 
 

@@ -1,6 +1,6 @@
 """Where the runtime lacks the host's privileges: run by an unprivileged user, or as root of a user namespace that an engine has made.
 
-    with_users   a user's container without a user namespace gets one: crun does so, and nothing can be made without
+    with_users   a user's container without a user namespace gets one, and a user namespace without maps its maps: crun does so
     check        what cannot be done is refused while nothing has been made
     place        the cgroups that the runtime may make; a limit without one is refused, and no limit asked for needs none
     told         the kernel's refusal of a user namespace, with the switch that is behind it
@@ -41,17 +41,21 @@ TAKES_CAPABILITIES = ("userns", "propagation", "source", "root", "mount", "names
 
 
 def with_users(text: bytes, config: "Config") -> bytes:
-    """The text of a valid configuration without a user namespace, with one added: for the user who runs this command.
+    """The text of a valid configuration without a user namespace, or with one that has no maps, with what is missing added: for the user
+    who runs this command.
 
     User 0 in there is that user, the ids behind it are those of /etc/subuid and /etc/subgid. Without such, or without newuidmap, the
     process's user is the only one there is. Group 5 of a devpts, which is then nobody's, is left out.
     """
     raw: "Any" = jsontext.loads(text, "config.json")
     linux = raw["linux"] = {**(raw.get("linux") or {})}
-    linux["namespaces"] = [*(linux.get("namespaces") or ()), {"type": "user"}]
+    if not any(space["type"] == "user" for space in config["linux"]["namespaces"]):
+        linux["namespaces"] = [*(linux.get("namespaces") or ()), {"type": "user"}]
     user = config["process"]["user"]
     ranges = {kind: _subordinate(path) for kind, path in SUBORDINATE.items()} if idmaps.available() else {}
     for kind, own in (("uid", posix.geteuid()), ("gid", posix.getegid())):
+        if linux.get(f"{kind}Mappings"):
+            continue
         linux[f"{kind}Mappings"] = maps = [{"containerID": 0, "hostID": own, "size": 1}]
         if ranges.get("uid") and ranges.get("gid"):
             first, size = ranges[kind]  # type: ignore[misc]

@@ -205,7 +205,8 @@ def _no_way_out(own: "dict[str, str]", confined: "list[str]", facts: "Situation"
 
 
 def _not_loaded(host: "AppArmor", target: str) -> Refused:
-    return Refused(f"apparmor profile {_where(target, host)} is not loaded", _load(target, host))
+    # crun's words first: what looks for them finds them
+    return Refused(f"apply apparmor profile `{target}`: profile not loaded: {_where(target, host)} is not loaded", _load(target, host))
 
 
 def _no_stacking(confined: "list[str]", target: str, facts: "Situation", request: "Request") -> Refused:

@@ -201,8 +201,6 @@ def check_namespaces(config: "Config") -> None:
     for key, maps in (("uidMappings", uid_maps), ("gidMappings", gid_maps)):
         if maps and "user" not in paths:
             raise BadSpec(f"/linux/{key}", "needs a user namespace in /linux/namespaces")
-        if not maps and "user" in paths and not paths["user"]:
-            raise BadSpec(f"/linux/{key}", "is required for a new user namespace")
         check_maps(maps, f"/linux/{key}")
     if "user" in paths and not paths["user"]:
         user = config["process"]["user"]
@@ -248,8 +246,8 @@ def check_maps(maps: "list[IDMapping]", where: str) -> None:
 
 
 def check_mapped(number: int, maps: "list[IDMapping]", where: str, table: str) -> None:
-    """An unmapped id cannot be taken: setresuid(2), EINVAL. Raises BadSpec."""
-    if not any(entry["containerID"] <= number < entry["containerID"] + entry["size"] for entry in maps):
+    """An unmapped id cannot be taken: setresuid(2), EINVAL. Without a map there will be one that has it. Raises BadSpec."""
+    if maps and not any(entry["containerID"] <= number < entry["containerID"] + entry["size"] for entry in maps):
         raise BadSpec(where, f"{number} is not mapped by {table}")
 
 
