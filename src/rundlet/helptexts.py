@@ -56,6 +56,12 @@ VERBS = {
         "run a command under a kernel that has AppArmor",
         "Boots Debian's kernel in QEMU over this machine's root, which it cannot change.",
     ),
+    "matrix": (
+        "try what a container may do under each setting, and find the layer that denies",
+        "Runs harmless probes, and COMMAND, in containers of BUNDLE (or of one made of busybox) across settings of AppArmor, no_new_privs, "
+        "seccomp, capabilities, read-only root and user namespaces. Each denial is followed to its layer by taking layers away. "
+        "Exits with 0 when all is as expected, 1 when something differs, 2 when that cannot be told.",
+    ),
     "completion": ("print the shell's completion rules", "SHELL is bash, zsh or fish."),
     "man": ("print the man page", "To read it: rundlet man | man -l -"),
 }
@@ -127,6 +133,12 @@ OPTIONS = {
     "json": "print JSON",
     "steps": "print every system call too",
     "assume": "plan for the machine whose facts are in this file (from `rundlet host --json`)",
+    "matrix config": "read what is varied and tried from this TOML file",
+    "runtime": "compare this runtime too; may be given many times",
+    "lab": "do it under a kernel that has AppArmor (see rundlet lab)",
+    "matrix suite": "boot Debian's kernel of this suite for --lab",
+    "expect": "hold the result against the document in this file",
+    "html": "write a page for people to this file",
     "kernel": "boot this kernel (a bzImage or vmlinux file)",
     "suite": "boot Debian's kernel of this suite",
     "timeout": "end the command after this many seconds",

@@ -28,7 +28,8 @@ _CREATE = (
     "help,h"
 )
 
-# verb → (the module whose main() does it, the words it takes, its options). Words: [may be left out], and `...` takes the rest as it is.
+# verb → (the module whose main() does it, the words it takes, its options). Words: [may be left out], and `...` takes the rest as it is;
+# behind [--] that is a command of its own, and options may stand before or after the words in front of it.
 VERBS = {
     "create": ("rundlet.life.create", "ID", _CREATE),
     "start": ("rundlet.life.start", "ID", "help,h"),
@@ -64,6 +65,10 @@ VERBS = {
     "lab": (
         "rundlet.lab.command", "[COMMAND...]",
         "kernel=FILE suite=NAME timeout=SECONDS env,e=NAME=VALUE... memory=SIZE append=WORDS systemd help,h",
+    ),
+    "matrix": (
+        "rundlet.confine.matrix.command", "[BUNDLE] [--] [COMMAND...]",
+        "config,c=FILE runtime=PATH... lab suite=NAME expect=FILE html=FILE json help,h",
     ),
     "completion": ("rundlet.cliref", "SHELL", "help,h"),
     "man": ("rundlet.cliref", "", "help,h"),
@@ -149,6 +154,10 @@ class Options:
     memory: str | None = None  # update too
     append: str | None = None
     systemd: bool = False
+    # matrix
+    lab: bool = False
+    expect: str | None = None
+    html: str | None = None
 
     def __init__(self) -> None:
         self.args: list[str] = []  # the words after the ID: the signal, the command, the bundle
@@ -156,6 +165,8 @@ class Options:
         self.additional_gids: list[str] = []
         self.cap: list[str] = []
         self.cgroup: list[str] = []
+        self.runtime: list[str] = []
+        self.command: list[str] = []  # the words behind "--", where the table has "[--]"
 
 
 def parse(argv: list[str], options: Options | None = None) -> Options:
@@ -175,8 +186,12 @@ def parse(argv: list[str], options: Options | None = None) -> Options:
         raise Usage(f"unknown command {verb}; see rundlet --help")
     options.verb = verb
     _, takes, row = VERBS[verb]
-    at, words = _scan(argv, at + 1, row, options, takes[-4:] == "...]")
-    words += argv[at:]
+    apart = "[--]" in takes
+    at, words = _scan(argv, at + 1, row, options, takes[-4:] == "...]" and not apart)
+    if apart:
+        options.command = argv[at:]
+    else:
+        words += argv[at:]
     if not options.help:
         _count(verb, takes, words)
         if takes[:2] == "ID":

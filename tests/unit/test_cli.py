@@ -84,6 +84,9 @@ def given_by(argv: str) -> dict[str, object]:
         ("spec --rootless", {"verb": "spec", "rootless": "true"}),
         ("lab --kernel /k -- sh -c true", {"verb": "lab", "kernel": "/k", "args": ["sh", "-c", "true"]}),
         ("explain /b --json", {"verb": "explain", "json": True, "args": ["/b"]}),
+        ("matrix /b --json -- sh -c --json", {"verb": "matrix", "json": True, "args": ["/b"], "command": ["sh", "-c", "--json"]}),
+        ("matrix --runtime a --lab --runtime=b -- id", {"verb": "matrix", "lab": True, "runtime": ["a", "b"], "command": ["id"]}),
+        ("matrix --json /b", {"verb": "matrix", "json": True, "args": ["/b"]}),
         ("create --help", {"verb": "create", "help": True}),
         ("--help", {"help": True}),
         ("-v", {"version": True}),
@@ -154,7 +157,7 @@ def test_every_option_has_a_typed_place_and_every_place_an_option() -> None:
                 assert value == takes.split("|")[0]  # the first is the default
             else:
                 assert value is None or isinstance(value, str)
-    places = {name for name in (*Options.__annotations__, *vars(bare)) if name not in ("verb", "id", "args")}
+    places = {name for name in (*Options.__annotations__, *vars(bare)) if name not in ("verb", "id", "args", "command")}
     assert places == {name.replace("-", "_") for name in named}
 
 

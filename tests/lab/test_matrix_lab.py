@@ -1,0 +1,162 @@
+"""The matrix under AppArmor, of rundlet, crun and runc: what docs/apparmor.md says of each, seen from inside by system calls."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rundlet.confine.matrix.engine import PLACES
+from rundlet.confine.matrix.policy import CONTAINER
+from rundlet.plan.label import components, parse
+from tests import bundles
+from tests.lab import boot
+
+LACKING = "; ".join(
+    [f"{name} is missing" for name in ("crun", "runc", "setpriv", "aa-exec") if not shutil.which(name)]
+    + ([] if any(Path(place).exists() for place in PLACES) else ["no engine's seccomp profile"])
+)  # fmt: skip
+if os.environ.get("RUNDLET_LAB") == "1":
+    pytest.skip("a lab in the lab would be a hundred times slower", allow_module_level=True)
+pytestmark = pytest.mark.skipif(bool(boot.lacking() or LACKING), reason=boot.lacking() or LACKING)
+
+GIVEN = "profile=given"
+ENFORCE, COMPLAIN, FREE = (f"confinement={mode} profile=given" for mode in ("enforce", "complain", "unconfined-mode"))
+CONFIG = f"""
+settings = [
+  "bundle", "open", "{GIVEN}", "{ENFORCE}", "{ENFORCE} nnp=config", "{ENFORCE} nnp=inherited", "{COMPLAIN} nnp=config", "{COMPLAIN} nnp=inherited",
+  "{FREE} nnp=config", "confinement=enforce nnp=config", "strict profile=given",
+]
+probes = [
+  "set-uid exec", "mount", "keyctl", "write /proc/sys", "sysrq", "load a module", "ptrace a sibling", "signal a sibling", "signal within exec",
+  "ptrace an exec'd peer", "signal an exec'd peer",
+]
+timeout = 300
+"""
+PEERS = ("crun", "runc")
+ALL = ("rundlet", *PEERS)
+SIGNALS = ("signal a sibling", "signal within exec", "signal an exec'd peer")
+RT = {mode: f"rundlet-matrix-{mode}" for mode in ("enforce", "complain")}
+
+# runtime, setting → the components of the label that the container runs under; None: the runtime refuses
+LABELS: dict[tuple[str, str], set[str] | None] = {
+    **{(name, "open"): {"unconfined"} for name in ALL},
+    **{(name, setting): {CONTAINER} for name in ALL for setting in ("bundle", GIVEN, ENFORCE, f"{FREE} nnp=config", "strict profile=given")},
+    **{(name, "confinement=enforce nnp=config"): {RT["enforce"]} for name in ALL},
+    **{("rundlet", f"{ENFORCE} nnp={nnp}"): {CONTAINER, RT["enforce"]} for nnp in ("config", "inherited")},
+    **{(name, f"{ENFORCE} nnp={nnp}"): None for name in PEERS for nnp in ("config", "inherited")},
+    **{("rundlet", f"{COMPLAIN} nnp={nnp}"): {CONTAINER, RT["complain"]} for nnp in ("config", "inherited")},
+}
+
+
+@pytest.fixture(autouse=True)
+def patience() -> None:
+    """The first test waits for a lab of minutes."""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the page is written to, outside of the lab."""
+    return tmp_path_factory.mktemp("matrix") / "page.html"
+
+
+@pytest.fixture(scope="module")
+def found(page: Path) -> dict[str, Any]:
+    """The document of one lab."""
+    (page.parent / "matrix.toml").write_text(CONFIG)
+    words = [*bundles.words(), "matrix", "--lab", "--config", "matrix.toml", "--json", "--html", str(page)]
+    for name in PEERS:
+        words += ["--runtime", name]
+    with open(page.parent / "err", "w+") as err:
+        done = subprocess.run([*boot.SLOT, *words, "--", "id"], stdout=subprocess.PIPE, stderr=err, stdin=subprocess.DEVNULL, cwd=page.parent)
+        err.seek(0)
+        assert done.returncode == 0, err.read()
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def row(found: dict[str, Any], runtime: str, setting: str) -> dict[str, Any]:
+    return next(one for one in found["rows"] if (one["runtime"], one["setting"]) == (runtime, setting))
+
+
+def cell(found: dict[str, Any], runtime: str, setting: str, probe: str) -> dict[str, Any]:
+    return next(one for one in found["cells"] if (one["runtime"], one["setting"], one["probe"]) == (runtime, setting, probe))
+
+
+def test_the_machine(found: dict[str, Any]) -> None:
+    assert found["machine"]["apparmor"] == "on"
+    assert found["machine"]["kernel"].startswith("6.1.")
+    assert [one["name"] for one in found["runtimes"]] == list(ALL)
+    assert not [one for one in found["rows"] if one["status"] == "absent"], "in the lab everything is there"
+
+
+@pytest.mark.parametrize(("runtime", "setting"), LABELS)
+def test_the_label(found: dict[str, Any], runtime: str, setting: str) -> None:
+    wanted, seen = LABELS[runtime, setting], row(found, runtime, setting)
+    if wanted is None:
+        assert seen["status"] == "refused", seen
+        assert "peration not permitted" in seen["why"]
+        assert cell(found, runtime, setting, "mount")["is"] == "refused"
+        return
+    assert seen["status"] == "ran", seen
+    assert set(components(parse(seen["facts"]["label"])[0])) == wanted
+
+
+@pytest.mark.parametrize("nnp", ["config", "inherited"])
+@pytest.mark.parametrize("mode", [ENFORCE, COMPLAIN])
+def test_signals_under_a_stack(found: dict[str, Any], mode: str, nnp: str) -> None:
+    """A profile that names itself as the peer does not mean a stack that it is part of: rule 2, and why not to stack needlessly."""
+    for probe in (*SIGNALS, "ptrace a sibling", "ptrace an exec'd peer"):
+        seen = cell(found, "rundlet", f"{mode} nnp={nnp}", probe)
+        assert (seen["is"], seen["errno"]) == ("denied", "EACCES"), seen
+        assert ["apparmor"] in seen["layers"], seen
+
+
+@pytest.mark.parametrize("runtime", ["rundlet", "runc"])
+def test_signals_where_nothing_is_stacked(found: dict[str, Any], runtime: str) -> None:
+    for setting in (GIVEN, f"{FREE} nnp=config", "bundle"):
+        for probe in SIGNALS:
+            assert cell(found, runtime, setting, probe)["is"] == "allowed", (setting, probe)
+
+
+def test_crun_s_exec_under_a_runtime_in_unconfined_mode(found: dict[str, Any]) -> None:
+    """It signals the container first, whose profile takes signals from what is unconfined by name alone."""
+    for probe in ("signal within exec", "signal an exec'd peer"):
+        seen = cell(found, "crun", f"{FREE} nnp=config", probe)
+        assert seen["is"] == "refused", seen
+        assert "exec: " in seen["why"]
+    assert cell(found, "crun", f"{FREE} nnp=config", "signal a sibling")["is"] == "allowed"
+
+
+def test_runc_under_a_complaining_runtime_enforces_nothing(found: dict[str, Any]) -> None:
+    """Rule 4: exec is accepted, and the label stays. Ours stacks, and the profile is enforced."""
+    setting = f"{COMPLAIN} nnp=config"
+    assert set(components(parse(row(found, "runc", setting)["facts"]["label"])[0])) == {RT["complain"]}
+    assert cell(found, "runc", setting, "mount")["is"] == "allowed"
+    assert cell(found, "rundlet", setting, "mount") | {"log": []} == {
+        "runtime": "rundlet", "setting": setting, "probe": "mount", "is": "denied", "layers": [["apparmor"]], "errno": "EACCES", "log": [],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("runtime", ALL)
+def test_layers(found: dict[str, Any], runtime: str) -> None:
+    for setting, probe, layers in (
+        (GIVEN, "mount", [["apparmor"]]), (GIVEN, "write /proc/sys", [["apparmor", "mount"]]), (GIVEN, "sysrq", [["apparmor", "mount"]]),
+        ("open", "sysrq", [["mount"]]), ("bundle", "set-uid exec", [["nnp"]]), ("bundle", "mount", [["apparmor", "capability"]]),
+        ("bundle", "load a module", [["seccomp", "capability"]]), (f"{FREE} nnp=config", "set-uid exec", [["nnp"]]),
+        ("strict profile=given", "load a module", [["seccomp", "capability", "namespace"]]),
+    ):  # fmt: skip
+        seen = cell(found, runtime, setting, probe)
+        assert (seen["is"], seen.get("layers")) == ("denied", layers), seen
+    for setting in (GIVEN, "open", "bundle"):
+        assert cell(found, runtime, setting, "workload")["is"] == "allowed"
+    for setting in ("open", GIVEN):
+        for probe in ("set-uid exec", "keyctl", "load a module"):
+            assert cell(found, runtime, setting, probe)["is"] == "allowed", (setting, probe)
+
+
+def test_the_page_is_written_outside_of_the_lab(found: dict[str, Any], page: Path) -> None:
+    assert found["containers"] > len(found["rows"])
+    assert "rundlet-matrix-container//&amp;rundlet-matrix-enforce" in page.read_text()

@@ -1,0 +1,308 @@
+"""The matrix on this machine, of rundlet and its peers: cells that are known beforehand, and nothing left of it anywhere."""
+
+import json
+import os
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rundlet.confine.matrix.engine import PLACES
+from tests import bundles
+from tests.bundles import CAPABLE, FACTS, Box, Done
+
+MARK = "rundlet-matrix"
+CONFIG = """
+settings = [
+  "bundle", "open", "nnp=config", "nnp=inherited", "seccomp=default", "capabilities=none", "root=ro", "user=mapped", "user=rootless", "strict",
+  "profile=given", "confinement=enforce nnp=config",
+]
+timeout = 120
+[[probe]]
+name = "no such program"
+command = ["rundlet-none"]
+[[probe]]
+name = "false"
+command = ["false"]
+expected = 1
+"""
+RAN = ("bundle", "open", "nnp=config", "nnp=inherited", "seccomp=default", "capabilities=none", "root=ro", "user=mapped", "strict")
+OFF = FACTS["apparmor"]["state"] != "on"
+NEEDED = {"CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETUID", "CAP_CHOWN", "CAP_DAC_READ_SEARCH", "CAP_SYSLOG"}
+pytestmark = [
+    pytest.mark.skipif(not OFF, reason="this is about a machine without AppArmor; tests/lab has one with it"),
+    pytest.mark.skipif(not any(Path(place).exists() for place in PLACES), reason="no engine's seccomp profile here"),
+    pytest.mark.skipif(not NEEDED <= CAPABLE, reason=f"not capable of {', '.join(sorted(NEEDED - CAPABLE))}"),
+]
+
+# setting, probe: what it is, with every runtime
+KNOWN = {
+    ("open", "mount"): "allowed",
+    ("open", "set-uid exec"): "allowed",
+    ("open", "file capability"): "allowed",
+    ("open", "reboot"): "allowed",
+    ("open", "bpf"): "allowed",
+    ("open", "open by handle"): "allowed",
+    ("open", "signal an exec'd peer"): "allowed",
+    ("open", "masked path"): ["mount"],
+    ("open", "write /proc/sys"): ["mount"],
+    ("open", "open a device"): ["devices"],
+    ("nnp=config", "set-uid exec"): ["nnp"],
+    ("nnp=config", "file capability"): ["nnp"],
+    ("nnp=config", "mount"): "allowed",
+    ("nnp=inherited", "set-uid exec"): ["nnp"],
+    ("nnp=inherited", "set user id"): "allowed",
+    ("seccomp=default", "bpf"): ["seccomp"],
+    ("seccomp=default", "open by handle"): ["seccomp"],
+    ("seccomp=default", "set-uid exec"): "allowed",
+    ("capabilities=none", "mount"): ["capability"],
+    ("capabilities=none", "raw socket"): ["capability"],
+    ("capabilities=none", "low port"): ["capability"],
+    ("capabilities=none", "chown"): ["capability"],
+    ("capabilities=none", "mknod"): ["capability"],
+    ("capabilities=none", "reboot"): ["capability"],
+    ("capabilities=none", "set-uid exec"): "allowed",
+    ("capabilities=none", "signal a sibling"): "allowed",
+    ("capabilities=none", "read another's file"): [["capability"], ["dac"]],
+    ("root=ro", "write to the root"): ["mount"],
+    ("root=ro", "mount"): "allowed",
+    ("user=mapped", "mknod"): ["namespace"],
+    ("user=mapped", "bpf"): ["namespace"],
+    ("user=mapped", "open by handle"): ["namespace"],
+    ("user=mapped", "mount"): "allowed",
+    ("user=mapped", "set-uid exec"): "allowed",
+    ("user=mapped", "file capability"): "allowed",
+    ("user=mapped", "reboot"): "allowed",
+    ("bundle", "set-uid exec"): ["nnp"],
+    ("bundle", "bpf"): [["seccomp", "capability"]],
+    ("bundle", "mount"): ["capability"],
+    ("strict", "set-uid exec"): ["nnp"],
+    ("strict", "bpf"): [["seccomp", "capability", "namespace"]],
+    **{(setting, "workload"): "allowed" for setting in RAN},
+    **{(setting, "false"): "allowed" for setting in RAN},
+    **{(setting, "no such program"): "absent" for setting in RAN},
+}
+ROOTLESS = {
+    "set user id": ["namespace"], "chown": ["namespace"], "set-uid exec": ["namespace"], "mount": "allowed", "read another's file": [["dac"], ["namespace"]],
+    "open a device": "allowed", "workload": "allowed",
+}  # fmt: skip
+
+
+def matrix(folder: Path, *words: str) -> Done:
+    """The command, everything that it makes being in the folder."""
+    with open(folder / "out", "w+") as out, open(folder / "err", "w+") as err:
+        env = {**os.environ, "TMPDIR": str(folder / "made")}
+        status = subprocess.run([*bundles.words(), "matrix", *words], stdout=out, stderr=err, stdin=subprocess.DEVNULL, env=env, cwd=folder).returncode
+        out.seek(0)
+        err.seek(0)
+        return Done(status, out.read(), err.read())
+
+
+def left(folder: Path) -> list[str]:
+    """What there is of a matrix anywhere."""
+    found = [str(path) for path in (folder / "made").iterdir()]
+    found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if MARK in line]
+    for mount in set(bundles.CGROUPS["mounts"].values()):
+        found += [str(path) for path in Path(mount).glob(f"**/{MARK}*")]
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if MARK.encode() in process.read_bytes():
+                found.append(process.read_text())
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    found += [line for line in Path("/proc/keys").read_text().splitlines() if MARK in line and not line.split()[1].startswith(("R", "-"))]
+    return found
+
+
+def nothing_left(folder: Path) -> bool:
+    """After a while: the kernel collects keyrings that nobody has any more when it comes to it (security/keys/gc.c)."""
+    return bundles.eventually(lambda: not left(folder), 20)
+
+
+@pytest.fixture(scope="module")
+def folder(busybox: Path) -> Iterator[Path]:
+    """Where users can come by, which they cannot at pytest's folders."""
+    with tempfile.TemporaryDirectory(prefix="test-of-the-matrix-") as name:
+        made = Path(name)
+        made.chmod(0o755)
+        (made / "made").mkdir(mode=0o755)
+        (made / "matrix.toml").write_text(CONFIG)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def runtimes(folder: Path) -> list[str]:
+    """The peers that are here; crun as it has to be called."""
+    words = []
+    if bundles.crun():
+        (folder / "crun").write_text(f'#!/bin/sh\nexec {shlex.join(bundles.crun())} "$@"\n')
+        (folder / "crun").chmod(0o755)
+        words += ["--runtime", str(folder / "crun")]
+    found = subprocess.run(["sh", "-c", "command -v runc"], capture_output=True, text=True).stdout.strip()
+    return words + (["--runtime", found] if found else [])
+
+
+@pytest.fixture(scope="module")
+def done(folder: Path, runtimes: list[str]) -> Done:
+    """The command, once for all tests."""
+    return matrix(folder, "--config", "matrix.toml", *runtimes, "--json", "--html", "page.html", "--", "sh", "-c", "test $$ != 1")
+
+
+@pytest.fixture(scope="module")
+def found(done: Done) -> dict[str, Any]:
+    """Its document."""
+    assert done.status == 0, done.err
+    return json.loads(done.out)  # type: ignore[no-any-return]
+
+
+def cells(found: dict[str, Any]) -> dict[tuple[str, str, str], dict[str, Any]]:
+    return {(cell["runtime"], cell["setting"], cell["probe"]): cell for cell in found["cells"]}
+
+
+def is_known(cell: dict[str, Any], known: Any) -> None:
+    if isinstance(known, str):
+        assert cell["is"] == known, cell
+        return
+    layers = known if isinstance(known[0], list) else [known]
+    assert (cell["is"], cell["layers"]) == ("denied", layers), cell
+
+
+def test_cells_that_are_known(found: dict[str, Any]) -> None:
+    seen = cells(found)
+    for runtime in (one["name"] for one in found["runtimes"]):
+        for (setting, probe), known in KNOWN.items():
+            is_known(seen[runtime, setting, probe], known)
+
+
+@pytest.mark.parametrize("runtime", ["rundlet", "runc"])
+def test_without_root(found: dict[str, Any], runtime: str) -> None:
+    if runtime not in {one["name"] for one in found["runtimes"]}:
+        pytest.skip(f"no {runtime} here")
+    seen = cells(found)
+    for probe, known in ROOTLESS.items():
+        is_known(seen[runtime, "user=rootless", probe], known)
+
+
+def test_every_cell_is_there_once_and_none_is_guessed(found: dict[str, Any]) -> None:
+    names = [[one["name"] for one in found[kind]] for kind in ("runtimes", "settings", "probes")]
+    assert len(found["cells"]) == len(cells(found)) == len(names[0]) * len(names[1]) * len(names[2])
+    assert len(found["rows"]) == len(names[0]) * len(names[1])
+    assert {"rundlet"} <= set(names[0])
+    for cell in found["cells"]:
+        assert cell["is"] in ("allowed", "denied", "refused", "unknown", "absent")
+        assert ("layers" in cell) == (cell["is"] == "denied")
+        assert cell["is"] == "denied" or cell["is"] == "allowed" or cell["why"], "the others say why"
+
+
+def test_what_needs_apparmor_is_not_dropped_silently(found: dict[str, Any]) -> None:
+    for row in found["rows"]:
+        if row["setting"] in ("profile=given", "confinement=enforce nnp=config"):
+            assert (row["status"], row["why"]) == ("absent", "no AppArmor")
+
+
+def test_the_facts_of_each_row(found: dict[str, Any]) -> None:
+    for row in found["rows"]:
+        if row["status"] != "ran":
+            continue
+        facts = row["facts"]
+        assert facts["pid"] == 1, row
+        assert facts["nnp"] == (row["setting"] in ("nnp=config", "nnp=inherited", "bundle", "strict")), row
+        assert facts["seccomp"] == ("filter" if row["setting"] in ("seccomp=default", "bundle", "strict") else "none"), row
+        assert (facts["capabilities"] == "0x0") == (row["setting"] in ("capabilities=none", "strict")), row
+        assert ("--no-new-privs" in row["command"]) == (row["setting"] == "nnp=inherited")
+        assert ("--reuid" in row["command"]) == (row["setting"] == "user=rootless")
+
+
+def test_nothing_is_left(done: Done, folder: Path) -> None:
+    assert done.status == 0, done.err
+    assert nothing_left(folder), left(folder)
+
+
+def test_progress_is_told_row_by_row(done: Done, found: dict[str, Any]) -> None:
+    lines = done.err.splitlines()
+    assert len(lines) == len(found["rows"])
+    assert lines[0] == f"rundlet matrix: 1 of {len(lines)}: rundlet: bundle"
+
+
+def test_the_page(done: Done, folder: Path, found: dict[str, Any]) -> None:
+    assert done.status == 0
+    page = (folder / "page.html").read_text()
+    assert page.count("<tr data-text") == sum(row["status"] != "absent" for row in found["rows"])
+
+
+def test_held_against_another(folder: Path, found: dict[str, Any]) -> None:
+    """All by the command: as expected, one cell otherwise, one that cannot be told; and both of the latter."""
+    (folder / "small.toml").write_text('settings = ["nnp=config"]\nprobes = ["set-uid exec", "mount", "keyctl"]\n')
+    golden = {"schema": found["schema"], "cells": [cell for cell in found["cells"] if (cell["runtime"], cell["setting"]) == ("rundlet", "nnp=config")]}
+    golden["cells"] = [cell for cell in golden["cells"] if cell["probe"] in ("set-uid exec", "mount")]
+    assert len(golden["cells"]) == 2
+
+    def held() -> Done:
+        (folder / "golden.json").write_text(json.dumps(golden))
+        return matrix(folder, "--config", "small.toml", "--expect", "golden.json")
+
+    done = held()
+    assert (done.status, done.err.splitlines()[-1]) == (0, "as expected: 2 cells")
+    assert "nnp: set-uid exec" in done.out
+    golden["cells"][0]["layers"] = [["seccomp"]]
+    done = held()
+    assert (done.status, done.err.splitlines()[-1]) == (
+        1, "differs: rundlet / nnp=config / set-uid exec: expected denied by seccomp, is denied by nnp",
+    )  # fmt: skip
+    golden["cells"].append({"runtime": "rundlet", "setting": "profile=given", "probe": "mount", "is": "denied", "layers": [["apparmor"]]})
+    assert held().status == 1
+    del golden["cells"][0]
+    done = held()
+    assert (done.status, done.err.splitlines()[-1]) == (2, "cannot tell: rundlet / profile=given / mount: expected denied by apparmor, not tried")
+    assert nothing_left(folder), left(folder)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["a", "b"], "matrix takes one bundle; a command goes behind --: rundlet matrix a -- b"), (["--config", "none.toml"], "cannot read none.toml"),
+        (["--runtime", "rundlet-none"], "no runtime rundlet-none"), (["--runtime", "false"], "false --version ends with status 1; name a runtime"),
+        (["nowhere"], "nowhere/config.json"), (["--expect", "none.json"], "cannot read none.json"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done(folder: Path, words: list[str], says: str) -> None:
+    done = matrix(folder, *words)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.count("\n") == 1
+    assert done.err.startswith("rundlet: ")
+    assert says in done.err
+    assert nothing_left(folder), left(folder)
+
+
+def test_a_bundle_of_one_s_own(box: Box, folder: Path) -> None:
+    """Its own user, environment and masks; what it would share with the host, it does not."""
+    box.namespaces("pid", "mount")
+    box.process["user"] = {"uid": 7, "gid": 7}
+    box.process["noNewPrivileges"] = False
+    box.config["hooks"] = {"poststop": [{"path": "/bin/touch", "args": ["touch", str(folder / "hooked")]}]}
+    box.save()
+    before = {path: path.stat().st_mtime_ns for path in box.bundle.rglob("*")}
+    (folder / "own.toml").write_text('settings = ["bundle"]\n')
+    done = matrix(folder, str(box.bundle), "--config", "own.toml", "--json", "--", "sh", "-c", 'test "$(id -u)" = 7')
+    assert done.status == 0, done.err
+    found = json.loads(done.out)
+    seen = {cell["probe"]: cell for cell in found["cells"]}
+    assert found["notes"] == ["a network namespace of its own", "a ipc namespace of its own", "a uts namespace of its own", "no hooks"]
+    assert seen["workload"]["is"] == "allowed"
+    assert seen["set-uid exec"]["is"] == "allowed"
+    is_known(seen["write to the root"], ["dac"])
+    assert not (folder / "hooked").exists()
+    assert {path: path.stat().st_mtime_ns for path in box.bundle.rglob("*")} == before, "the bundle is as it was"
+    assert nothing_left(folder), left(folder)
+
+
+def test_a_workload_that_fails_is_followed_to_its_layer(folder: Path) -> None:
+    (folder / "load.toml").write_text('settings = ["capabilities=none"]\nprobes = ["keyctl"]\n')
+    done = matrix(folder, "--config", "load.toml", "--json", "--", "mount", "-t", "tmpfs", "none", "/tmp")
+    seen = {cell["probe"]: cell for cell in json.loads(done.out)["cells"]}
+    is_known(seen["workload"], ["capability"])
+    assert seen["workload"]["errno"] == "status 1"

@@ -1,0 +1,77 @@
+"""The search for the layers that deny: against every way in which up to four layers can deny together."""
+
+from collections.abc import Callable, Iterator
+from itertools import chain, combinations
+
+import pytest
+
+from rundlet.confine.matrix.attribute import search, text
+from rundlet.confine.matrix.build import answer
+from rundlet.confine.matrix.settings import LAYERS
+
+Set = frozenset[str]
+
+
+def subsets(names: tuple[str, ...]) -> list[Set]:
+    return [frozenset(some) for some in chain.from_iterable(combinations(names, n) for n in range(len(names) + 1))]
+
+
+def worlds(names: tuple[str, ...]) -> Iterator[frozenset[Set]]:
+    """Every monotone world where it is denied at first: the sets of layers that, taken away, make it allowed; more of them never harm."""
+    every = subsets(names)
+    for code in range(1 << len(every)):
+        allowing = frozenset(some for n, some in enumerate(every) if code >> n & 1)
+        if frozenset() not in allowing and all(more in allowing for some in allowing for more in every if more > some):
+            yield allowing
+
+
+def asked(names: tuple[str, ...], would: Callable[[Set], bool | None]) -> tuple[tuple[tuple[str, ...], ...], list[Set]]:
+    """The answer, and what was asked for it."""
+    questions: list[Set] = []
+
+    def ask(layers: Set) -> bool | None:
+        questions.append(layers)
+        return would(layers)
+
+    return answer(search(names), ask), questions
+
+
+@pytest.mark.parametrize("count", range(5))
+def test_every_world(count: int) -> None:
+    names = LAYERS[:count]
+    number = 0
+    for allowing in worlds(names):
+        number += 1
+        found, questions = asked(names, allowing.__contains__)
+        assert len(questions) == len(set(questions)) <= max(2 * count, 1) + 1
+        assert frozenset() not in questions
+        alone = tuple((name,) for name in names if frozenset([name]) in allowing)
+        if alone:
+            assert found == alone
+        elif not allowing:
+            assert found == ()
+        else:
+            (together,) = found
+            needed = frozenset(together)
+            assert needed in allowing
+            assert not [some for some in subsets(together) if some < needed and some in allowing], "each of them is necessary"
+            assert list(together) == [name for name in names if name in needed]
+    assert number == (1, 2, 5, 19, 167)[count]  # Dedekind's numbers, without the function that is always true
+
+
+@pytest.mark.parametrize("count", range(4))
+def test_an_experiment_that_cannot_be_made_proves_nothing(count: int) -> None:
+    names = LAYERS[:count]
+    for allowing in worlds(names):
+        for lost in subsets(names):
+            found, _ = asked(names, lambda some, lost=lost, allowing=allowing: None if some == lost else some in allowing)  # type: ignore[misc]
+            for together in found:
+                assert frozenset(together) in allowing
+                assert frozenset(together) != lost
+
+
+def test_in_words() -> None:
+    assert text(()) == "unknown"
+    assert text([["seccomp"]]) == "seccomp"
+    assert text([["capability"], ["dac"]]) == "capability or dac"
+    assert text([["capability", "seccomp"]]) == "capability and seccomp"
