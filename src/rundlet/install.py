@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).parent
 LEFT_OUT = (  # not on a container's way
-    "__pycache__", "confine", "lab", "install.py", "home.py", "codec.py", "helptexts.py", "cliref.py", "compile.py", "__main__.py",
+    "__pycache__", "api", "aio.py", "confine", "lab", "install.py", "home.py", "codec.py", "helptexts.py", "cliref.py", "compile.py",
+    "__main__.py",
 )  # fmt: skip
 SELDOM = PACKAGE / "seldom.txt"  # functions that no plain start calls, "module:name"
 VERBS = tuple(f"rundlet.life.{verb}" for verb in ("create", "start", "run", "exec", "state", "kill", "delete"))
@@ -52,7 +53,7 @@ try:
         exec(loads(read(fd, {head})))
 except OSError:
     pass  # without the bundle it takes longer
-from rundlet.cli import run
+from rundlet.{module} import run
 run()
 """
 
@@ -203,6 +204,12 @@ def put(path: Path, text: bytes, mode: int) -> None:
     new.replace(path)
 
 
+def command(module: str, python: str, bundle: Path) -> bytes:
+    """A script that runs what `module` has under the name of run."""
+    how = {"python": python, "folder": str(PACKAGE.parent), "bundle": str(bundle), "flags": os.O_CLOEXEC, "head": HEAD}
+    return COMMAND.format(module=module, **how).encode()
+
+
 def main(argv: list[str]) -> None:
     """Does what the module's head says."""
     if "no_debug_ranges" not in sys._xoptions:
@@ -210,10 +217,10 @@ def main(argv: list[str]) -> None:
         sys.exit(subprocess.run(again, check=False).returncode)
     file = PACKAGE / "__pycache__" / f"startup.{sys.implementation.cache_tag}"
     put(file, bundle(), 0o644)
+    python = home.make(file.with_name(f"home.{sys.implementation.cache_tag}"))
+    put(file.with_stem("worker"), command("worker", python, file), 0o755)
     if argv:
-        python = home.make(file.with_name(f"home.{sys.implementation.cache_tag}"))
-        command = COMMAND.format(python=python, folder=str(PACKAGE.parent), bundle=str(file), flags=os.O_CLOEXEC, head=HEAD)
-        put(Path(argv[0]), command.encode(), 0o755)
+        put(Path(argv[0]), command("cli", python, file), 0o755)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,15 @@ into a JSON log, unless --debug asks for more. Warnings go into a text log; with
 import posix
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 JOURNAL, SYSLOG = "/run/systemd/journal/socket", "/dev/log"
 KINDS = ("file", "journald", "syslog")
 PRIORITY = {"error": 3, "warning": 4, "debug": 7}  # syslog(3)
 debugging = False  # whether debug() says anything
+told: "Callable[[str], None] | None" = None  # where warnings go instead, in a process that is not the command's own
 _warns = True
 _file: str | None = None
 _json = False
@@ -43,6 +48,9 @@ def warning(text: str, loud: bool = False) -> None:
 
     Without a log it is for people: said to a terminal, and elsewhere only where it is `loud`, since engines read stderr of some commands.
     """
+    if told:
+        told(text)
+        return
     if not _warns:
         return
     if _file is None:

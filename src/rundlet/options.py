@@ -18,6 +18,12 @@ and that of getopt: `-dt`, `-b/dir`. `--` ends the options; a word like `-9` is 
 
 from rundlet.errors import Usage
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rundlet.executor.client import Executor
+
 GLOBAL = (
     "root=DIR log=FILE log-format=text|json log-level=warning|warn|error|info|debug|trace debug "
     "cgroup-manager=cgroupfs|systemd|disabled systemd-cgroup>cgroup-manager=systemd rootless=auto|true|false criu=PATH version,v,V help,h"
@@ -158,6 +164,8 @@ class Options:
     lab: bool = False
     expect: str | None = None
     html: str | None = None
+    # not of the command line: how the executor is started that becomes the process, where that is not for the command itself to do
+    spawn: "Callable[[dict[str, int], int], Executor] | None" = None
 
     def __init__(self) -> None:
         self.args: list[str] = []  # the words after the ID: the signal, the command, the bundle

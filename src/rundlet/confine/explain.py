@@ -20,6 +20,7 @@ from rundlet.plan.seccomp import describe, receiver
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rundlet.confine.document import Document, Label
     from rundlet.host import Facts
     from rundlet.plan.apparmor import Transition
     from rundlet.plan.order import Plan
@@ -31,12 +32,8 @@ def main(options: Options) -> int:
     """The verb: 0 when the container would be made, 1 when it would be refused."""
     if len(options.args) != 1:
         raise Usage("explain needs the path of a bundle")
-    path = store.absolute(options.args[0])
-    options.bundle = path
-    config, warnings = spec.load(bundle.text(options)) if options.assume else create.read(options)[::2]
-    facts = assumed(options.assume) if options.assume else host.facts(config["process"]["apparmorProfile"], everything=True)
-    explanation = explain(config, path, facts, options.cgroup_manager == "systemd")
-    explanation.warnings = warnings
+    options.bundle = options.args[0]
+    explanation = ask(options, assumed(options.assume) if options.assume else None)
     if options.json:
         sys.stdout.write(json.dumps(explanation.as_json(options.steps), indent=2, ensure_ascii=False) + "\n")
     else:
@@ -44,19 +41,33 @@ def main(options: Options) -> int:
     return 1 if explanation.refusal else 0
 
 
+def ask(options: Options, facts: "Facts | None") -> "Explanation":
+    """What create would do with the options' bundle on the host of `facts`; None: on this one. Raises BadSpec and Fault."""
+    path = store.absolute(options.bundle)
+    config, warnings = spec.load(bundle.text(options)) if facts else create.read(options)[::2]
+    facts = facts or host.facts(config["process"]["apparmorProfile"], everything=True)
+    explanation = explain(config, path, facts, options.cgroup_manager == "systemd")
+    explanation.warnings = warnings
+    return explanation
+
+
 def assumed(path: str) -> "Facts":
     """Facts of another host from a file; raises BadSpec naming what is missing."""
     try:
-        facts: Any = jsontext.loads(store.read(path), path)
+        return checked(jsontext.loads(store.read(path), path), path)
     except OSError as e:
         raise Fault(f"cannot read {path}: {(e.strerror or '').lower()}") from None
+
+
+def checked(facts: Any, name: str) -> "Facts":
+    """Facts of another host; raises BadSpec naming what is missing, and where: `name`."""
     for key, needed in NEEDED.items():
         value = facts.get(key) if isinstance(facts, dict) else None
         if not isinstance(value, needed):
-            raise BadSpec(f"{path}: /{key}", "missing or of another type; print the facts with `rundlet host --json`")
+            raise BadSpec(f"{name}: /{key}", "missing or of another type; print the facts with `rundlet host --json`")
     for key in ("state", "components", "stack", "loaded", "interface"):
         if key not in facts["apparmor"]:
-            raise BadSpec(f"{path}: /apparmor/{key}", "missing; print the facts with `rundlet host --json`")
+            raise BadSpec(f"{name}: /apparmor/{key}", "missing; print the facts with `rundlet host --json`")
     return facts  # type: ignore[no-any-return]
 
 
@@ -75,22 +86,29 @@ class Explanation:
         self.limits: list[str] = []
         self.warnings: list[str] = []
 
-    def as_json(self, steps: bool = False) -> dict[str, Any]:
-        """The explanation as a document; its form is `version` 1 and is described in docs/explain.md."""
+    def __str__(self) -> str:
+        return self.as_text()
+
+    def as_json(self, steps: bool = False) -> "Document":
+        """The explanation as a document; its form is `version` 1 and is described in docs/explain.md. With `steps` the plan is in it."""
         config, proc = self.config, self.config["process"]
-        shown: dict[str, Any] = {
+        user, root = proc["user"], config["root"]
+        shown: Document = {
             "version": 1,
             "refused": str(self.refusal) if self.refusal else None,
             "label": self._label(),
             "noNewPrivileges": {
                 "asked": proc["noNewPrivileges"], "inherited": self.facts["nnp"], "holds": proc["noNewPrivileges"] or self.facts["nnp"],
             },
-            "user": {key: proc["user"][key] for key in ("uid", "gid", "additionalGids")},
+            "user": {"uid": user["uid"], "gid": user["gid"], "additionalGids": user["additionalGids"]},
             "capabilities": proc["capabilities"] or order.NO_CAPABILITIES,
             "seccomp": describe(config["linux"]["seccomp"]) if config["linux"]["seccomp"] else None,
             "namespaces": {space["type"]: space["path"] or "new" for space in config["linux"]["namespaces"]},
-            "root": {"path": config["root"]["path"], "readonly": config["root"]["readonly"]},
-            "mounts": [{key: mount[key] for key in ("destination", "type", "source", "options")} for mount in config["mounts"]],
+            "root": {"path": root["path"], "readonly": root["readonly"]},
+            "mounts": [
+                {"destination": mount["destination"], "type": mount["type"], "source": mount["source"], "options": mount["options"]}
+                for mount in config["mounts"]
+            ],
             "maskedPaths": config["linux"]["maskedPaths"],
             "readonlyPaths": config["linux"]["readonlyPaths"],
             "cgroup": self.limits,
@@ -108,7 +126,7 @@ class Explanation:
             ]
         return shown
 
-    def _label(self) -> dict[str, Any]:
+    def _label(self) -> "Label":
         own = self.facts["apparmor"]["label"]
         if self.transition is None:
             return {"from": own, "to": None, "action": "refuse", "reason": str(self.refusal), "row": None}

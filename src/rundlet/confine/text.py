@@ -7,6 +7,7 @@ from rundlet import kernel
 from rundlet.plan.step import Call, Data, Out, Part, Ptr, Scratch, Slot
 
 if TYPE_CHECKING:
+    from rundlet.confine.document import Document
     from rundlet.plan.order import Plan
 
 PRCTL = {value: name for name, value in vars(kernel).items() if name.startswith("PR_") and not name.startswith("PR_CAP_AMBIENT_")}
@@ -14,7 +15,7 @@ WIDTH = 118
 INDENT = 16
 
 
-def section(shown: dict[str, Any], plan: "Plan | None") -> str:
+def section(shown: "Document", plan: "Plan | None") -> str:
     """The explanation, a heading at the left of each matter; with `plan` its steps and their calls behind it."""
     lines: list[str] = []
     if shown["refused"]:
@@ -30,7 +31,7 @@ def section(shown: dict[str, Any], plan: "Plan | None") -> str:
     groups = f", groups {', '.join(map(str, user['additionalGids']))}" if user["additionalGids"] else ""
     lines += _entry("user", f"{user['uid']}, group {user['gid']}{groups}")
     for kind, names in shown["capabilities"].items():
-        words = ", ".join(name.removeprefix("CAP_").lower() for name in names)
+        words = ", ".join(name.removeprefix("CAP_").lower() for name in names)  # type: ignore[attr-defined]
         lines += _entry("capabilities" if kind == "bounding" else "", f"{kind}: {words or 'none'}")
     lines += _entry("seccomp", _seccomp(shown["seccomp"]))
     spaces = shown["namespaces"]

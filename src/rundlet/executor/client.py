@@ -125,25 +125,29 @@ def spawn(pass_fds: "dict[str, int] | None" = None, keep: int = 0) -> Executor:
             bind[name] = fcntl(fd, F_DUPFD_CLOEXEC, lowest)
             high.append(bind[name])
         argv = ["rundlet", str(bind["control"])]
-        pid, sealed = _start(argv, high)
+        pid, sealed = start(argv, [(POSIX_SPAWN_DUP2, fd, fd) for fd in high])  # onto itself: clears close-on-exec in the child alone
     finally:
         theirs.close()
         for fd in high:
             close(fd)
     executor = Executor(pid, ours, bind)
-    ready = _close_others(lowest, sorted(high)), RESET
+    make_ready(executor, argv, sealed, close_others(lowest, sorted(high)))
+    return executor
+
+
+def make_ready(executor: Executor, argv: "list[str]", sealed: bool, *steps: Step) -> None:
+    """Has an executor that was just started carry out `steps` before all else; one that is not `sealed` executes itself anew first."""
+    ready = *steps, RESET
     if sealed:
         executor.first = ready
     else:
         first = executor.send([_read_only_self(argv)])  # answers only when it fails
         executor.send(ready)
         executor.receive(first)
-    return executor
 
 
-def _start(argv: "list[str]", pass_fds: "list[int]") -> "tuple[int, bool]":
-    """Spawns the executor; its pid, and whether it runs from the sealed memfd."""
-    actions = [(POSIX_SPAWN_DUP2, fd, fd) for fd in pass_fds]  # onto itself: clears close-on-exec in the child alone
+def start(argv: "list[str]", actions: "list[tuple[int, int, int]]") -> "tuple[int, bool]":
+    """Spawns the executor; its pid, and whether it runs from the sealed memfd. `actions`: the file actions of posix_spawn."""
     memfd = _sealed()
     if memfd >= 0:
         try:
@@ -191,7 +195,7 @@ def _read_only_self(argv: "list[str]") -> Step:
     )
 
 
-def _close_others(lowest: int, keep: "list[int]") -> Step:
+def close_others(lowest: int, keep: "list[int]") -> Step:
     calls = []
     for fd in keep:
         if fd > lowest:

@@ -250,7 +250,7 @@ class Creation:
 
             held = idmounts.hold(self.plan.users)
             passed.update(held)
-        executor = client.spawn(passed, self.options.preserve_fds)
+        executor = (self.options.spawn or client.spawn)(passed, self.options.preserve_fds)
         for fd in held.values():
             posix.close(fd)
         if self.agent:
@@ -261,7 +261,7 @@ class Creation:
         if self.devices and not self.unit:
             self._attach(executor, self.place)
         executor.pid = self._stage(executor, "outside").slots["child"]
-        posix.waitpid(outside, 0)
+        process.bury(outside)
         # only now: what the kernel sets aside for new namespaces is the runtime's to pay, and a limit of one process is met
         if self.unit:
             self._unit(self.unit, record, executor.pid, need)

@@ -30,7 +30,7 @@ def main(options: "Options") -> int:
     if store.status(record) in ("stopped", "creating"):
         raise WrongState(f"container with id {record['id']} is not running")
     if options.stats:
-        _print(record, "stats", _usage(record, at))
+        _print(record, "stats", usage(record, at))
     else:
         follow(record, at, interval)
     return 0
@@ -73,14 +73,15 @@ def follow(record: "Record", at: "Place", interval: float) -> None:
             for _ in range(watch.happened() if found else 0):
                 _print(record, "oom")
             if monotonic() >= due and not ended:
-                _print(record, "stats", _usage(record, at))
+                _print(record, "stats", usage(record, at))
                 due = max(due + interval, monotonic())
     finally:
         posix.close(end)
         watch.close()
 
 
-def _usage(record: "Record", at: "Place") -> "dict[str, object]":
+def usage(record: "Record", at: "Place") -> "dict[str, object]":
+    """What a container uses, in runc's form."""
     try:
         same = posix.readlink(f"/proc/{record['pid']}/ns/net") == posix.readlink("/proc/self/ns/net")
         links = None if same else stats.interfaces(store.read(f"/proc/{record['pid']}/net/dev").decode())

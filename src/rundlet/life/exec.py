@@ -186,7 +186,7 @@ def join(
     if agent:
         passed["receiver"] = agent.fileno()
     try:
-        executor = client.spawn(passed, options.preserve_fds)
+        executor = (options.spawn or client.spawn)(passed, options.preserve_fds)
     finally:
         posix.close(init)
         if agent:
@@ -237,7 +237,7 @@ def _carry_out(
         raise process.telling(failed, steps, plan.transition, facts) from None
     process.check_pending(reply, plan.transition)
     executor.pid = reply.slots["child"]
-    posix.waitpid(outside, 0)
+    process.bury(outside)
     if at.dirs:
         _join_cgroup(at, record, executor.pid, options)
     if "rdt" in record:

@@ -9,6 +9,7 @@ from rundlet.life import store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rundlet.life.store import Record
     from rundlet.options import Options
 
 COLUMNS = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
@@ -16,7 +17,21 @@ COLUMNS = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
 
 def main(options: "Options") -> int:
     """The verb."""
-    top = store.root(options)
+    rows = states(store.root(options))
+    if options.quiet:
+        text = "".join(f"{row['id']}\n" for row in rows)
+    elif options.format == "json":
+        text = jsontext.dumps(rows) + "\n"
+    else:
+        table = [COLUMNS] + [tuple(str(row[key]) for key in ("id", "pid", "status", "bundle", "created", "owner")) for row in rows]
+        widths = [max(len(line[i]) for line in table) for i in range(len(COLUMNS))]
+        text = "".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n" for line in table)
+    sys.stdout.write(text)
+    return 0
+
+
+def states(top: str) -> "list[dict[str, object]]":
+    """The states of all containers in the folder `top`, by id; of one that is damaged a warning."""
     rows: "list[dict[str, object]]" = []
     for name in store.names(top):
         try:
@@ -32,18 +47,13 @@ def main(options: "Options") -> int:
         except Fault as fault:
             log.warning(str(fault))
             continue
-        shown = store.state(record)
-        rows.append(shown | {"rootfs": record["rootfs"], "created": record["created"], "owner": record["owner"]})
-    if options.quiet:
-        text = "".join(f"{row['id']}\n" for row in rows)
-    elif options.format == "json":
-        text = jsontext.dumps(rows) + "\n"
-    else:
-        table = [COLUMNS] + [tuple(str(row[key]) for key in ("id", "pid", "status", "bundle", "created", "owner")) for row in rows]
-        widths = [max(len(line[i]) for line in table) for i in range(len(COLUMNS))]
-        text = "".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n" for line in table)
-    sys.stdout.write(text)
-    return 0
+        rows.append(shown(record))
+    return rows
+
+
+def shown(record: "Record") -> "dict[str, object]":
+    """The state of a container, and what else is known of it."""
+    return store.state(record) | {"rootfs": record["rootfs"], "created": record["created"], "owner": record["owner"]}
 
 
 def _idle(fd: int) -> bool:

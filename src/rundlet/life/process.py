@@ -74,6 +74,14 @@ def end(executor: "Executor") -> None:
         raise Fault(f"process {executor.pid} cannot be killed: {(e.strerror or '').lower()}; kill it by hand") from None
 
 
+def bury(pid: int) -> None:
+    """Waits for an executor that has done its part. One that another process started is that process's to wait for."""
+    try:
+        posix.waitpid(pid, 0)
+    except ChildProcessError:
+        pass
+
+
 def seccomp_program(config: "Config") -> "bytes | None":
     """The compiled filter of the configuration, from the cache where it is known; None when none is asked for."""
     section, annotations = config["linux"]["seccomp"], config["annotations"]

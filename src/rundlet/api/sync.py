@@ -1,0 +1,130 @@
+"""Containers for programs that may block. aio.py has the same names for those that may not; what they do is in operations.py, once."""
+
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Self, Unpack
+
+from rundlet.api import operations as ops
+from rundlet.api.asked import Bundle, Making, Read, Spawning
+from rundlet.api.base import BaseContainer, BaseProcess, new
+from rundlet.api.operation import blocking, carry
+from rundlet.api.results import Completed
+from rundlet.api.streams import Master, Pipe
+
+
+class Stream(Pipe):
+    """The program's end of a pipe to or from a container's process. Iterated, it gives lines."""
+
+    read = blocking(Pipe.reading)
+    readline = blocking(Pipe.reading_line)
+    write = blocking(Pipe.writing)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class Terminal(Stream, Master):
+    """The program's end of a container's terminal."""
+
+
+class Process(BaseProcess):
+    """A further process of a container, from Container.spawn. At the end of a `with` it is killed, if it still runs."""
+
+    _stream = Stream
+    _master = Terminal
+    stdin: Stream | None
+    stdout: Stream | None
+    stderr: Stream | None
+    terminal: Terminal | None
+
+    wait = blocking(ops.wait_for)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        carry(ops.end(self))
+
+
+class Container(BaseContainer):
+    """A container by its id, whoever has made it. At the end of a `with` it is killed and deleted."""
+
+    _stream = Stream
+    _master = Terminal
+    stdin: Stream | None
+    stdout: Stream | None
+    stderr: Stream | None
+    terminal: Terminal | None
+
+    start = blocking(ops.start)
+    wait = blocking(ops.wait)
+    kill = blocking(ops.kill)
+    pause = blocking(ops.pause)
+    resume = blocking(ops.resume)
+    update = blocking(ops.update)
+    add_mounts = blocking(ops.add_mounts)
+    remove_mounts = blocking(ops.remove_mounts)
+    delete = blocking(ops.delete)
+
+    @classmethod
+    def create(cls, bundle: Bundle, **how: Unpack[Making]) -> Self:
+        """Makes a container that waits for `start`. `bundle` is a folder, or a configuration itself; the rest is described at Making.
+
+        Raises Fault, of whichever kind, and TimeoutError; then nothing is left of it.
+        """
+        made = new(cls, how)
+        carry(ops.make(made, Read(bundle, how.get("folder")), "create", how))
+        return made
+
+    def spawn(self, args: Sequence[str] = (), **how: Unpack[Spawning]) -> Process:
+        """Runs a further program in the container, confined as the container's own; returns once it runs.
+
+        The rest is described at Spawning. Raises Fault, of whichever kind, and TimeoutError; then nothing is left of it.
+        """
+        made = Process(self.id)
+        carry(ops.spawn(made, self, args, how))
+        return made
+
+    def exec(self, args: Sequence[str] = (), *, input: bytes | None = None, capture: bool = False, **how: Unpack[Spawning]) -> Completed:
+        """Runs a further program in the container to its end. `input` is what it reads; with `capture` what it writes is in the result.
+
+        Raises Fault where it could not be run, and TimeoutError; then it is killed. A status other than 0 is no error: Completed.check.
+        """
+        return carry(ops.execute(self, args, input, capture, how))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        carry(ops.remove(self))
+
+
+def create(bundle: Bundle, **how: Unpack[Making]) -> Container:
+    """The same as Container.create."""
+    return Container.create(bundle, **how)
+
+
+def run(bundle: Bundle, *, input: bytes | None = None, capture: bool = False, **how: Unpack[Making]) -> Completed:
+    """Runs a container to its end, and deletes it. `input` is what its program reads; with `capture` what it writes is in the result.
+
+    `bundle` is a folder, or a configuration itself; the rest is described at Making. Raises Fault where it could not be made or run, and
+    TimeoutError; nothing is left of it, whatever happens. A status other than 0 is no error: Completed.check.
+    """
+    return carry(ops.run(bundle, input, capture, how))
+
+
+def exec(
+    container: str | Container, args: Sequence[str] = (), *, input: bytes | None = None, capture: bool = False, **how: Unpack[Spawning],
+) -> Completed:
+    """The same as Container.exec, for a container or the id of one in the default root."""
+    held = Container(container) if isinstance(container, str) else container
+    return held.exec(args, input=input, capture=capture, **how)
+
+
+__all__ = ["Container", "Process", "Stream", "Terminal", "create", "exec", "run"]

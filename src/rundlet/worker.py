@@ -1,0 +1,97 @@
+"""What runs in the process that api/work.py starts: one command, on behalf of a program that is not to be disturbed by it.
+
+Commands have their process to themselves: signals undo them, they lock and wait, they set the mask of modes and wait for children. So
+each runs in one of its own, and what comes of it is written down, not printed.
+
+    descriptors   0, 1, 2 …    the container's, as the command's own would be
+                  count        the request, a JSON text in a memfd
+                  count + 1    where the report goes, a JSON text: {"status", "fault", "warnings", "pid", …}
+                  count + 2    the socket of the executor that becomes the process (executor/given.py), or nothing
+                  count + 3 …  texts that options name as /proc/self/fd/N
+"""
+
+import posix
+import sys
+from _socket import socket
+
+from rundlet import jsontext, log
+from rundlet.errors import Fault
+from rundlet.executor import given
+from rundlet.life import process, store
+from rundlet.options import VERBS, Options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rundlet.executor.client import Executor
+
+# of the caller's surroundings, not of the container's: sd_listen_fds(3), sd_notify(3)
+CALLERS = (b"LISTEN_FDS", b"LISTEN_PID", b"LISTEN_FDNAMES", b"NOTIFY_SOCKET", b"RUN_OCI_SECCOMP_RECEIVER")
+
+
+def run() -> None:
+    """The program: never returns. Its argument is `count`."""
+    count = fd = int(sys.argv[1])
+    try:
+        while True:
+            posix.set_inheritable(fd, False)
+            fd += 1
+    except OSError:
+        pass  # that was the last one
+    for name in CALLERS:
+        posix.environ.pop(name, None)
+    report = {"bug": "it did not come to an end"}
+    try:
+        report = carry_out(jsontext.loads(store.read(f"/proc/self/fd/{count}"), "request"), count)  # type: ignore[arg-type]
+    finally:
+        text = jsontext.dumps(report).encode("utf-8", "surrogateescape")
+        while text:
+            text = text[posix.write(count + 1, text) :]
+        posix._exit(0)
+
+
+def carry_out(request: "dict[str, Any]", count: int) -> "dict[str, Any]":
+    """Does what is requested; the report."""
+    warnings: "list[str]" = []
+    log.told = warnings.append
+    taken: "list[Executor]" = []
+    sys.path += request["folders"]
+    options = Options()
+    options.__dict__.update(request["options"])
+    if request["executor"]:
+        it = given.Given(request["executor"], count, request["sealed"])
+        control = socket(fileno=count + 2)
+
+        def spawn(passed: "dict[str, int]", keep: int) -> "Executor":
+            taken.append(given.take(it, control, passed))
+            return taken[0]
+
+        options.spawn = spawn
+    report: "dict[str, Any]" = {"warnings": warnings}
+    try:
+        module = VERBS[options.verb][0]
+        __import__(module)
+        report["status"] = sys.modules[module].main(options)
+        process.uninterruptible()
+    except Fault as fault:
+        report["fault"] = written(fault)
+    except KeyboardInterrupt:
+        report["interrupted"] = True
+    except Exception as bug:
+        from traceback import format_exc
+
+        report["bug"] = f"{type(bug).__name__}: {bug}"
+        report["trace"] = format_exc()
+    try:
+        process.uninterruptible()
+    except KeyboardInterrupt:
+        report["interrupted"] = True
+    report["pid"] = taken[0].pid if taken and taken[0].pid != request["executor"] else 0
+    return report
+
+
+def written(fault: Fault) -> "dict[str, Any]":
+    """A fault as JSON: its kind, and what it knows."""
+    known = {name: value for name, value in vars(fault).items() if name != "outs"}
+    return {"kind": type(fault).__name__, "status": fault.status, "known": known}
