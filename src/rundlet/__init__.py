@@ -51,11 +51,12 @@ if TYPE_CHECKING:
     from rundlet.api import make_plan as make_plan
     from rundlet.api import run as run
 
+if not TYPE_CHECKING:  # a type checker would take every name for one of ours
 
-def __getattr__(name: str) -> object:
-    """The library's names: PEP 562."""
-    if name not in __all__:
-        raise AttributeError(f"module 'rundlet' has no attribute '{name}'")
-    from importlib import import_module
+    def __getattr__(name: str) -> object:
+        """The library's names: PEP 562."""
+        if name not in __all__:
+            raise AttributeError(f"module 'rundlet' has no attribute '{name}'")
+        from importlib import import_module
 
-    return import_module("rundlet.aio") if name == "aio" else getattr(import_module("rundlet.api"), name)
+        return import_module("rundlet.aio") if name == "aio" else getattr(import_module("rundlet.api"), name)

@@ -375,7 +375,7 @@ def test_a_plan_that_there_is_not(rootfs: Path) -> None:
 def test_facts_are_looked_at(rootfs: Path) -> None:
     config = rundlet.config(["echo"], rootfs=rootfs)
     with pytest.raises(rundlet.BadSpec) as caught:
-        rundlet.explain(config, {"kernel": "6"})  # type: ignore[typeddict-item]
+        rundlet.explain(config, {"kernel": "6"})  # type: ignore[arg-type]
     assert caught.value.where == "facts: /apparmor"
 
 

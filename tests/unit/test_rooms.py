@@ -57,6 +57,7 @@ MAY_FOR_TYPES = {
     "life": {"options"},
     "install": {"startup"},
     "options": {"executor"},
+    "": {"aio"},
 }
 PURE = ("plan",)
 IMPURE_MODULES = {

@@ -153,6 +153,7 @@ class Stdio:
         self.fds: list[int] = []
         self.ends = [-1, -1, -1]  # of each pipe the program's
         self._theirs: list[int] = []
+        self._open = [_is_open(number) for number in range(3)]  # before anything else is
         try:
             for number, given in enumerate(asked):
                 self.fds.append(self._place(number, given))
@@ -165,11 +166,11 @@ class Stdio:
 
     def _place(self, number: int, given: Given) -> int:
         if given is None:
-            return number if _is_open(number) else self._null()
+            return number if self._open[number] else self._null()
         if not isinstance(given, int):
             return given.fileno()
         if given == PIPE:
-            reading, writing = os.pipe2(os.O_CLOEXEC)
+            reading, writing = map(aside, os.pipe2(os.O_CLOEXEC))
             place, self.ends[number] = (reading, writing) if number == 0 else (writing, reading)
             self._theirs.append(place)
             return place
@@ -183,7 +184,7 @@ class Stdio:
         return given
 
     def _null(self) -> int:
-        fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        fd = aside(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
         self._theirs.append(fd)
         return fd
 
@@ -199,6 +200,16 @@ class Stdio:
         """Our end of a pipe, for somebody else to close; -1 where there is none."""
         end, self.ends[number] = self.ends[number], -1
         return end
+
+
+def aside(fd: int) -> int:
+    """The descriptor, moved where nobody takes it for stdin, stdout or stderr: some programs have none."""
+    if fd > 2:
+        return fd
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
 
 
 def _is_open(fd: int) -> bool:

@@ -10,10 +10,12 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from fcntl import F_DUPFD_CLOEXEC, fcntl
 from typing import Any
 
 from rundlet import errors
-from rundlet.api.operation import Operation, Wait
+from rundlet.api.operation import Operation, Wait, calmly
+from rundlet.api.streams import aside
 from rundlet.errors import Fault
 from rundlet.executor import client, given
 
@@ -32,7 +34,7 @@ class Child:
         self.status: int | None = None  # once it has ended: the exit status, or the negative number of the signal
         self.ended = True
         try:
-            self.pidfd = os.pidfd_open(pid)
+            self.pidfd = aside(os.pidfd_open(pid))
             self.ended = False
         except ProcessLookupError:
             pass  # ended and gone: SIGCHLD is ignored here, or somebody waits for every child
@@ -141,7 +143,7 @@ class Work:
                 opened.append(control)
                 self._executor = Child(launched.pid)
                 request |= {"executor": launched.pid, "sealed": launched.sealed}
-            self._reading, writing = os.pipe2(os.O_CLOEXEC)
+            self._reading, writing = map(aside, os.pipe2(os.O_CLOEXEC))
             os.set_blocking(self._reading, False)
             opened.append(writing)
             asked = _memfd(json.dumps(request).encode("utf-8", "surrogateescape"))
@@ -192,8 +194,6 @@ def command(options: Mapping[str, Any], texts: Mapping[str, bytes] | None = None
     try:
         report = yield from work.wait()
     except BaseException:
-        from rundlet.api.operation import calmly
-
         yield from calmly(work.call_off())
         raise
     report.check(work.verb)
@@ -215,7 +215,7 @@ def _spawn(places: list[int], count: int) -> int:
     argv = [WRITTEN] if os.access(WRITTEN, os.X_OK) else [sys.executable, "-ISBXutf8", "-c", BEGIN]
     try:
         for fd in places:
-            high.append(_above(fd, len(places)))
+            high.append(fcntl(fd, F_DUPFD_CLOEXEC, len(places)))
         actions = [(os.POSIX_SPAWN_DUP2, fd, to) for to, fd in enumerate(high)]
         return os.posix_spawn(
             argv[0], [*argv, str(count)], os.environ, file_actions=actions, setsigmask=[], setsigdef=SIGNALS, setpgroup=0,
@@ -226,11 +226,6 @@ def _spawn(places: list[int], count: int) -> int:
         for fd in high:
             os.close(fd)
 
-
-def _above(fd: int, lowest: int) -> int:
-    from fcntl import F_DUPFD_CLOEXEC, fcntl
-
-    return fcntl(fd, F_DUPFD_CLOEXEC, lowest)
 
 
 def _folders() -> list[str]:

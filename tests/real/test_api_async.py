@@ -1,0 +1,279 @@
+"""The library in asyncio: many containers from one loop, without a thread; tasks that are cancelled leave nothing behind."""
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rundlet
+from rundlet import aio
+from tests import bundles
+from tests.bundles import PATIENCE, Box, children, eventually
+from tests.real.test_api import ended, script
+
+
+def do(main: Coroutine[Any, Any, None]) -> None:
+    """Runs it, and no thread with it."""
+    async def alone() -> None:
+        await main
+        assert len(os.listdir("/proc/self/task")) == before
+
+    before = len(os.listdir("/proc/self/task"))
+    asyncio.run(alone())
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Waits for something to come to be."""
+    async with asyncio.timeout(PATIENCE):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+def test_from_create_to_delete(box: Box) -> None:
+    async def main() -> None:
+        async with aio.create(box.bundle, id=box.id, root=box.root, stdin=rundlet.PIPE, stdout=rundlet.PIPE) as container:
+            assert container.state()["status"] == "created"
+            await container.start()
+            assert container.stdin
+            assert container.stdout
+            await container.stdin.write(b"one\ntwo\n")
+            assert await container.stdout.readline() == b"one\n"
+            container.stdin.close()
+            assert [line async for line in container.stdout] == [b"two\n"]
+            assert await container.wait() == 0
+        assert box.left() == []
+        with pytest.raises(rundlet.WrongState, match="does not exist"):
+            container.state()
+
+    box.process["args"] = ["cat"]
+    box.save()
+    do(main())
+
+
+def test_what_is_created_may_be_awaited(box: Box) -> None:
+    async def main() -> None:
+        container = await asyncio.create_task(aio.create(box.bundle, id=box.id, root=box.root))
+        await container.start()
+        done = await container.exec(["sh", "-c", "cat; exit 4"], input=b"in", capture=True)
+        assert (done.status, done.stdout) == (4, b"in")
+        async with container.spawn(["sleep", "1000"]) as process:
+            with pytest.raises(TimeoutError):
+                await process.wait(0.01)
+        assert process.status == -9
+        assert (await aio.exec(container, ["echo", "x"], capture=True)).stdout == b"x\n"
+        await container.pause()
+        assert container.state()["status"] == "paused"
+        await container.resume()
+        await container.update({"pids": {"limit": 50}})
+        await container.kill("KILL")
+        waiting = [asyncio.create_task(container.wait()) for _ in range(3)]
+        assert await asyncio.gather(*waiting) == [-9, -9, -9]
+        await container.delete()
+
+    box.sh("while true; do sleep 1; done").save()
+    do(main())
+    assert box.left() == []
+
+
+def test_a_terminal(box: Box) -> None:
+    async def main() -> None:
+        async with aio.create(box.bundle, id=box.id, root=box.root) as container:
+            await container.start()
+            assert container.terminal
+            container.terminal.resize(30, 40)
+            await container.terminal.write(b"word\n")
+            said = await container.terminal.read()
+            assert b"30 40\r\n" in said
+            assert b"got word\r\n" in said
+            assert await container.wait() == 0
+
+    box.process["terminal"] = True
+    box.sh("read line; stty size; echo got $line").save()
+    do(main())
+
+
+def test_faults_are_typed(box: Box) -> None:
+    async def main() -> None:
+        with pytest.raises(rundlet.BadSpec) as caught:
+            await aio.run(box.bundle, id=box.id, root=box.root)
+        assert caught.value.where == "/process/cwd"
+
+    box.process["cwd"] = "relative"
+    box.save()
+    do(main())
+    assert box.left() == []
+
+
+def test_the_loop_goes_on_meanwhile(box: Box, tmp_path: Path) -> None:
+    """While the container is being made, its hook waits for something that another task does."""
+    async def main() -> None:
+        making = asyncio.create_task(aio.run(box.bundle, id=box.id, root=box.root, capture=True))
+        await until((tmp_path / "began").exists)
+        assert rundlet.Container(box.id, root=box.root).state()["status"] == "creating"
+        (tmp_path / "go").touch()
+        assert (await making).stdout == b"x\n"
+
+    hook(box, tmp_path, f"until test -e {tmp_path}/go; do sleep 0.01; done")
+    box.process["args"] = ["echo", "x"]
+    box.save()
+    do(main())
+
+
+def hook(box: Box, folder: Path, script: str) -> None:
+    """A createRuntime hook that says when it has begun."""
+    (folder / "hook").write_text(f"#!/bin/sh\necho $$ > {folder}/began\n{script}\n")
+    (folder / "hook").chmod(0o755)
+    box.config["hooks"] = {"createRuntime": [{"path": str(folder / "hook")}]}
+
+
+# nothing is left behind
+
+
+async def cancelled(task: "asyncio.Task[Any]") -> None:
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("make", [aio.create, aio.run])
+def test_cancelled_while_it_is_made(box: Box, tmp_path: Path, make: Any) -> None:
+    async def main() -> None:
+        task = asyncio.create_task(make(box.bundle, id=box.id, root=box.root))
+        await until((tmp_path / "began").exists)
+        await cancelled(task)
+
+    hook(box, tmp_path, "exec sleep 1000")
+    box.save()
+    do(main())
+    assert box.left() == []
+    assert eventually(lambda: not bundles.reap())
+
+
+def test_cancelled_at_once(box: Box) -> None:
+    """At whatever moment: after none, one, two … turns of the loop."""
+    async def main() -> None:
+        for turns in range(6):
+            task = asyncio.create_task(aio.run(box.bundle, id=box.id, root=box.root))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await cancelled(task)
+            assert box.left() == []
+            assert children() == []
+
+    box.save()
+    do(main())
+
+
+def test_cancelled_while_it_runs(box: Box) -> None:
+    async def main() -> None:
+        task = asyncio.create_task(aio.run(box.bundle, id=box.id, root=box.root))
+        container = rundlet.Container(box.id, root=box.root)
+        await until(lambda: box.root.exists() and (box.root / box.id / "state.json").exists() and container.state()["status"] == "running")
+        await cancelled(task)
+        assert children() == []
+
+    box.save()
+    do(main())
+    assert box.left() == []
+
+
+def test_a_cancelled_exec_leaves_the_container(box: Box) -> None:
+    async def main() -> None:
+        async with aio.create(box.bundle, id=box.id, root=box.root) as container:
+            await container.start()
+            task = asyncio.create_task(container.exec(["sleep", "999"]))
+            await until(lambda: len(container.pids()) == 2)
+            await cancelled(task)
+            assert container.pids() == [container.pid]
+            assert container.state()["status"] == "running"
+
+    box.save()
+    do(main())
+
+
+def test_a_timeout_of_asyncio(box: Box) -> None:
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await aio.run(box.bundle, id=box.id, root=box.root)
+        with pytest.raises(TimeoutError):
+            await aio.run(box.bundle, id=box.id, root=box.root, timeout=1)
+
+    box.save()
+    do(main())
+    assert box.left() == []
+    assert children() == []
+
+
+def test_one_that_fails_cancels_its_group(boxes: Callable[[], Box]) -> None:
+    good, bad = boxes(), boxes()
+
+    async def main() -> None:
+        async def both() -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(aio.run(good.bundle, id=good.id, root=good.root))
+                group.create_task(aio.run(bad.bundle, id=bad.id, root=bad.root))
+
+        with pytest.raises(ExceptionGroup) as caught:
+            await both()
+        assert [type(fault) for fault in caught.value.exceptions] == [rundlet.BadSpec]
+
+    bad.process["cwd"] = "relative"
+    for box in (good, bad):
+        box.save()
+    do(main())
+    assert good.left() == bad.left() == []
+    assert children() == []
+
+
+# many
+
+
+HUNDRED = """
+import asyncio, json, os, sys, threading
+from rundlet import aio
+
+forks, tasks = [], set()
+os.register_at_fork(before=lambda: forks.append(1))
+
+async def one(config, number, root, gate):
+    config = json.loads(config)
+    config["process"]["args"] = ["echo", str(number)]
+    config["linux"]["cgroupsPath"] += f"/{number}"
+    async with aio.create(config, id=f"hundred-{number}", root=root, folder=sys.argv[1], stdout=-1) as container:
+        tasks.update(os.listdir("/proc/self/task"))
+        gate.release()
+        await everyone.wait()  # a hundred containers are there at a time
+        await container.start()
+        said = await container.stdout.read()
+        return int(said), await container.wait()
+
+async def main(config, root, count):
+    global everyone
+    everyone, gate = asyncio.Event(), asyncio.Semaphore(0)
+    made = [asyncio.create_task(one(config, n, root, gate)) for n in range(count)]
+    for _ in range(count):
+        await gate.acquire()
+    there = len(os.listdir(root))
+    everyone.set()
+    return there, await asyncio.gather(*made)
+
+there, results = asyncio.run(main(open(sys.argv[1] + "/config.json").read(), sys.argv[2], 100))
+print(json.dumps([there, results, len(tasks), threading.active_count(), len(forks), os.listdir(sys.argv[2])]))
+"""
+
+
+def test_a_hundred_containers_from_one_loop(box: Box) -> None:
+    """All are there at once; one thread has made them, none was forked, and nothing is left."""
+    box.save()
+    there, results, tasks, threads, forks, left = json.loads(ended(script(HUNDRED, box.bundle, box.root)))
+    assert there == 100
+    assert results == [[number, 0] for number in range(100)]
+    assert (tasks, threads, forks, left) == (1, 1, 0, [])
+    for cgroup in box.cgroups():
+        assert not [path for path in cgroup.iterdir() if path.is_dir()]
+        cgroup.rmdir()
