@@ -1,8 +1,10 @@
 """The library's pure parts: operations and who carries them out, what may be given, faults on their way, plans and configurations."""
 
 import asyncio
+import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -442,3 +444,48 @@ def test_blocking_functions_keep_their_names() -> None:
     assert asyncio.iscoroutinefunction(rundlet.aio.Container.kill)
     assert not asyncio.iscoroutinefunction(rundlet.Container.kill)
     assert operation.blocking is not awaiting.awaited
+
+
+# documentation
+
+DOCS = (ROOT / "docs/api.md").read_text()
+
+
+def words() -> set[str]:
+    """What stands in code in the page, and its names alone."""
+    found = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", DOCS, flags=re.M | re.S))
+    return {word for text in found for word in re.findall(r"\w+", text)}
+
+
+def public(kind: type) -> set[str]:
+    return {name for name in dir(kind) if name[0] != "_"}
+
+
+def test_every_public_name_is_documented() -> None:
+    named = words()
+    assert sorted(set(rundlet.__all__) - named) == []
+    for kind in (rundlet.Container, rundlet.Process, rundlet.Stream, rundlet.Terminal, rundlet.Completed, rundlet.Explanation):
+        assert sorted((public(kind) | set(getattr(kind, "__annotations__", ()))) - named) == [], kind
+    for form in (rundlet.Making, rundlet.Spawning, rundlet.State):
+        assert sorted(set(form.__annotations__) - named) == [], form
+    assert sorted(set(inspect.signature(rundlet.config).parameters) - named) == []
+
+
+def test_every_public_name_has_a_docstring() -> None:
+    from rundlet import aio
+
+    for module in (rundlet, aio):
+        for name in module.__all__:
+            value = getattr(module, name)
+            if not callable(value) or name in ("Bundle", "Facts"):
+                continue
+            assert value.__doc__, name
+            for own in public(value) if isinstance(value, type) and value.__module__.startswith("rundlet.") else ():
+                member = inspect.getattr_static(value, own)
+                if callable(member) or isinstance(member, (classmethod, property)):
+                    assert (member.__func__ if isinstance(member, classmethod) else member).__doc__, f"{name}.{own}"
+
+
+def test_the_page_names_nothing_that_there_is_not() -> None:
+    for name in re.findall(r"`(?:await\n?)?\s*rundlet\.(\w+)[(`.]", DOCS):
+        assert name in rundlet.__all__ or name in ("worker", "api"), name
