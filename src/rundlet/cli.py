@@ -17,7 +17,8 @@ from rundlet.options import VERBS, Options, parse
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell says it
 NO_READER = 141  # 128 + SIGPIPE
-NOT_RUN = 255  # exec: set-up failed; every other status is the command's own, as with the peers
+# commands whose status 1 says something else than that they failed. exec: every status but 255 is its command's own, as with the peers
+FAILED = {"exec": 255, "verify": 2}
 
 
 def run() -> None:
@@ -69,7 +70,7 @@ def main(argv: list[str]) -> int:
         return status
     except Fault as fault:
         log.error(str(fault))
-        return NOT_RUN if options.verb == "exec" else fault.status
+        return FAILED.get(options.verb, fault.status)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -78,7 +79,7 @@ def main(argv: list[str]) -> int:
         log.error(f"internal error: {type(bug).__name__}: {bug} (at {_place(bug)})")
         if log.debugging:
             sys.excepthook(type(bug), bug, bug.__traceback__)
-        return NOT_RUN if options.verb == "exec" else 1
+        return FAILED.get(options.verb, 1)
 
 
 def _take_time() -> None:

@@ -121,7 +121,7 @@ def _choices(takes: str) -> list[str]:
 
 def _completed(verb: str) -> str:
     """What the verb's first word is: ID, DIR, SHELL, or nothing that can be offered."""
-    return {"ID": "ID", "BUNDLE": "DIR", "SHELL": "SHELL"}.get(VERBS[verb][1].partition(" ")[0], "")
+    return {"ID": "ID", "BUNDLE": "DIR", "SHELL": "SHELL"}.get(VERBS[verb][1].partition(" ")[0].strip("[]."), "")
 
 
 def bash() -> str:
@@ -130,11 +130,11 @@ def bash() -> str:
     every = "|".join(takes)
     files = "|".join(name for name in takes if takes[name] in FILES)
     cases = "".join(f'        {verb}) words="{" ".join(_words(verb))}" first={_completed(verb) or "none"} ;;\n' for verb in VERBS)
-    values = "".join(
-        f'        {name}) COMPREPLY=($(compgen -W "{" ".join(_choices(takes[name]))}" -- "$word")); return ;;\n'
-        for name in takes
-        if _choices(takes[name])
-    )
+    offered = [
+        (verb or "*", name, " ".join(_choices(takes))) for verb in ("", *VERBS) for names, takes, _ in rows(verb) for name in names
+        if _choices(takes)
+    ]
+    values = "".join(f'        {verb}:{name}) COMPREPLY=($(compgen -W "{words}" -- "$word")); return ;;\n' for verb, name, words in offered)
     return f"""\
 # bash completion for rundlet
 _rundlet() {{
@@ -154,8 +154,10 @@ _rundlet() {{
     [[ $word == = ]] && word=
     [[ $before == = ]] && before=${{COMP_WORDS[COMP_CWORD-2]}}
     COMPREPLY=()
+    case $verb:$before in
+{values}    esac
     case $before in
-{values}        {files}) COMPREPLY=($(compgen -f -- "$word")); return ;;
+        {files}) COMPREPLY=($(compgen -f -- "$word")); return ;;
         {every}) return ;;
     esac
     case $verb in

@@ -52,6 +52,15 @@ VERBS = {
         "The plan: each decision with its reason, and every step in the order in which it would be carried out.",
     ),
     "host": ("print what was found out about this machine", "The facts that plans are made from: kernel, AppArmor, cgroups, capabilities."),
+    "verify": (
+        "compare every process of a container with what was asked for",
+        "What the kernel says of the containers named, of --all, or of the one of any runtime whose first process is --pid and whose configuration is --config. "
+        "Exits with 0 where all holds, 1 where something differs, 2 where something could not be told.",
+    ),
+    "record": (
+        "print what was asked of a container, decided, and observed",
+        "What was decided, and why, and what held when its program ran: written once, at its start.",
+    ),
     "lab": (
         "run a command under a kernel that has AppArmor",
         "Boots Debian's kernel in QEMU over this machine's root, which it cannot change.",
@@ -91,6 +100,9 @@ OPTIONS = {
     "detach": "return as soon as the program runs",
     "keep": "do not delete the container when it ends",
     "all": "signal every process of the container",
+    "verify all": "every container",
+    "pid": "the first process of a container of any runtime",
+    "verify config": "the configuration that it is held to, or the bundle it is in",
     "regex": "ID is a regular expression: do it for each container in whose id it is found",
     "force": "kill it first if it runs; no error if there is none",
     "quiet": "print IDs only",

@@ -34,8 +34,9 @@ _CREATE = (
     "help,h"
 )
 
-# verb → (the module whose main() does it, the words it takes, its options). Words: [may be left out], and `...` takes the rest as it is;
-# behind [--] that is a command of its own, and options may stand before or after the words in front of it.
+# verb → (the module whose main() does it, the words it takes, its options). Words: [may be left out], and `...` takes the rest as it is,
+# outside of the brackets just many of them; behind [--] that is a command of its own, and options may stand before or after the words in
+# front of it.
 VERBS = {
     "create": ("rundlet.life.create", "ID", _CREATE),
     "start": ("rundlet.life.start", "ID", "help,h"),
@@ -68,6 +69,10 @@ VERBS = {
     "info": ("rundlet.confine.info", "", "help,h"),
     "explain": ("rundlet.confine.explain", "BUNDLE", "json steps assume=FACTS help,h"),
     "host": ("rundlet.confine.facts", "", "json help,h"),
+    "verify": (
+        "rundlet.confine.verify.command", "[ID]...", "all,a pid=N config,c=FILE format,f=table|json|sarif|junit json>format=json help,h",
+    ),
+    "record": ("rundlet.confine.record", "ID", "json help,h"),
     "lab": (
         "rundlet.lab.command", "[COMMAND...]",
         "kernel=FILE suite=NAME timeout=SECONDS env,e=NAME=VALUE... memory=SIZE append=WORDS systemd help,h",
@@ -149,10 +154,12 @@ class Options:
     # events
     interval: str = "5s"
     stats: bool = False
-    # explain, host
+    # explain, host, record
     json: bool = False
     steps: bool = False
     assume: str | None = None
+    # verify
+    pid: int = 0
     # lab
     kernel: str | None = None
     suite: str | None = None
@@ -302,7 +309,7 @@ def _count(verb: str, takes: str, words: list[str]) -> None:
     for i, want in enumerate(wanted):
         if want[0] != "[" and i >= len(words):
             raise Usage(f"{verb} requires an argument: {want}; see rundlet {verb} --help")
-    if takes[-4:] != "...]" and len(words) > len(wanted):
+    if takes[-4:-1] != "..." and takes[-3:] != "..." and len(words) > len(wanted):
         raise Usage(f"{verb} takes no argument {words[len(wanted)]!r}; see rundlet {verb} --help")
 
 

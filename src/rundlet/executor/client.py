@@ -52,6 +52,7 @@ class Executor:
         self.bind = bind
         self.slots: "dict[str, int]" = {}
         self.first: "tuple[Step, ...]" = ()  # steps that go with the first program
+        self.sent: "list[bytes]" = []  # the programs, as they were sent
 
     def send(self, steps: "Iterable[Step]") -> Program:
         """Sends steps without waiting for the reply."""
@@ -59,6 +60,7 @@ class Executor:
         self.first = ()
         try:
             self.control.sendall(program.text)
+            self.sent.append(program.text)
         except OSError:
             raise Fault("the executor has died") from None
         return program

@@ -12,6 +12,7 @@ from rundlet.cgroup import place as cgroup_place
 from rundlet.errors import Fault, StepFailed
 from rundlet.executor import client
 from rundlet.life import bundle, process, sockets, store
+from rundlet.life import record as record_file
 from rundlet.plan import apparmor, devicefilter, order, resources
 from rundlet.plan import process as plan_process
 
@@ -430,11 +431,14 @@ class Creation:
             from rundlet.life import agent
 
             last = agent.telling(last, self.config, record, executor.pid, "creating")
+        known = record_file.decided(record, self.config, self.plan, self.facts, self.text, self.filter, self.options.preserve_fds)
         if self.starts:
             container.waiting = executor, tuple(step for step in last if step.kind != "wait")
+            container.decided = known
         else:
             program = executor.send(last)
             store.put(container.fd, "steps.json", jsontext.dumps(process.names_of(program)).encode("utf-8", "surrogateescape"))
+            record_file.leave(container, known, executor.sent)
             executor.receive(program)
         process.uninterruptible()
         for receiver in self.receivers:

@@ -260,6 +260,14 @@ def _carry_out(
         process.take_turns(plan.stage("scheduling"), executor.pid)
     for receiver in receivers:
         sockets.hand_out(receiver, executor.pid, b"setns")
+    expect: "store.Expect" = {
+        "action": plan.transition.action, "profile": plan.transition.profile, "label": list(plan.transition.expected), "nnp": plan.nnp,
+        "seccomp": plan.seccomp, "bounding": plan.capabilities,
+    }
+    if _otherwise(proc, config["process"]) or expect != record["expect"]:
+        from rundlet.life import execs
+
+        execs.note(f"{store.root(options)}/{record['id']}", record, executor.pid, proc, expect)
     watch = observe.Watch(executor.pid)
     # before the program runs: whoever is told by it that it runs may look for the file
     if options.pid_file:
@@ -271,16 +279,21 @@ def _carry_out(
 
             last = agent.telling(last, config, record, executor.pid, "running")
         _go(executor, (*last, plan_process.execute(proc)))
-        watch.check({
-            "action": plan.transition.action, "profile": plan.transition.profile, "label": list(plan.transition.expected), "nnp": plan.nnp,
-            "seccomp": plan.seccomp, "bounding": plan.capabilities,
-        })
+        watch.check(expect)
     except BaseException:
         if options.pid_file:
             posix.unlink(options.pid_file)
         raise
     finally:
         watch.close()
+
+
+def _otherwise(proc: "Process", own: "Process") -> bool:
+    """Whether the process is held to something else than the container's own."""
+    return (
+        proc["user"] != own["user"] or proc["capabilities"] != own["capabilities"] or proc["rlimits"] != own["rlimits"]
+        or proc["oomScoreAdj"] != own["oomScoreAdj"]
+    )
 
 
 def _join_cgroup(at: "cgroup_place.Place", record: "Record", pid: int, options: "Options") -> None:

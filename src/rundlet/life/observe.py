@@ -10,7 +10,11 @@ from rundlet.plan.apparmor import Transition, check, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from rundlet.life.store import Expect, Record
+
+    Seen: TypeAlias = tuple[str | None, str | None, dict[str, str]]  # label and mode, where there are any, and the lines of status
 
 
 class Watch:
@@ -25,25 +29,25 @@ class Watch:
         """Lets go."""
         posix.close(self.folder)
 
-    def check(self, expect: "Expect | None") -> None:
+    def check(self, expect: "Expect | None") -> "Seen | None":
         """Compares the live process with what was decided; raises Refused naming what differs. To be called once the exec has closed
-        the close-on-exec descriptors."""
-        verify(self.folder, self.pid, expect, self.users)
+        the close-on-exec descriptors. Returns what was seen, None where the process has ended."""
+        return verify(self.folder, self.pid, expect, self.users)
 
 
-def verify(folder: int, pid: int, expect: "Expect | None", users: "tuple[bytes, str]") -> None:
+def verify(folder: int, pid: int, expect: "Expect | None", users: "tuple[bytes, str]") -> "Seen | None":
     """As Watch.check: `folder` is the process's /proc directory, `users` what _users() said before the exec.
 
     A process that has ended and been reaped meanwhile can no longer be asked; what the kernel read back before the exec stands.
     """
     if expect is None:
-        return
+        return None
     _wait_for_credentials(folder)
     try:
         label = _label(folder, pid) if expect["action"] != "keep" else None
         status = _status(folder)
     except (ProcessLookupError, FileNotFoundError):
-        return
+        return None
     faults = []
     if label is not None:
         transition = Transition(expect["action"], expect["profile"], tuple(expect["label"]), "", 0)  # type: ignore[arg-type]
@@ -60,6 +64,7 @@ def verify(folder: int, pid: int, expect: "Expect | None", users: "tuple[bytes, 
         faults.append(f"the bounding set holds {', '.join(_capabilities(more))} beyond what was asked")
     if faults:
         raise Refused("the process does not run as was decided and is killed: " + "; ".join(faults))
+    return (*(label or _any_label(folder)), status)
 
 
 def _users(folder: int) -> "tuple[bytes, str]":
@@ -95,6 +100,14 @@ def _label(folder: int, pid: int) -> "tuple[str, str | None]":
             if store.stat(pid) is None:
                 raise
     return host.label_of(pid)
+
+
+def _any_label(folder: int) -> "tuple[str | None, str | None]":
+    """The label where nothing was asked, for the record alone."""
+    try:
+        return parse(_read(folder, "attr/apparmor/current").decode("utf-8", "surrogateescape"))
+    except OSError:
+        return None, None
 
 
 def _status(folder: int) -> "dict[str, str]":

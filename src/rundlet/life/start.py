@@ -8,6 +8,7 @@ from rundlet.errors import Fault, WrongState
 from rundlet.executor.client import read_reply
 from rundlet.executor.program import REPLY, failure
 from rundlet.life import observe, process, sockets, store
+from rundlet.life import record as record_file
 from rundlet.plan.step import Step
 
 TYPE_CHECKING = False
@@ -57,10 +58,11 @@ def start(container: "Container") -> None:
             _running(container, record)  # before it is so: from here on the process may outlive us, and has to be found
         _release(container, record)
         try:
-            watch.check(record["expect"])
+            seen = watch.check(record["expect"])
         except Fault as fault:
             fault.cleanup += observe.destroy(record)
             raise
+        record_file.complete(container, seen, container.decided, container.waiting[0].sent if container.waiting else [])
         if not container.waiting:
             _running(container, record)
         try:

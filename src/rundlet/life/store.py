@@ -4,6 +4,8 @@
     <root>/<id>/config.json   the configuration as it was read at create: exec and delete go by it, whatever becomes of the bundle
     <root>/<id>/steps.json    the steps of the last stage by name, for start to say which one failed
     <root>/<id>/start         the socket on which the first process waits for start
+    <root>/<id>/record.json   what was asked, decided and observed, for whoever asks later: record.py
+    <root>/<id>/execs         what those execs were held to that asked for more or other than the container: execs.py
 """
 
 import posix
@@ -15,7 +17,7 @@ from rundlet.errors import BadSpec, Fault, Usage, WrongState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NotRequired, TypedDict
+    from typing import Any, NotRequired, TypedDict
 
     from rundlet.executor.client import Executor
     from rundlet.executor.program import Program
@@ -122,6 +124,7 @@ class Container:
         self._record = record
         self.last: "Program | None" = None  # the last stage, where this very command has sent it
         self.waiting: "tuple[Executor, tuple[Step, ...]] | None" = None  # who waits for this very command to send it, and what it is
+        self.decided: "dict[str, Any] | None" = None  # what goes into record.json, where this very command has decided it
 
     @property
     def record(self) -> "Record":

@@ -26,8 +26,8 @@ def check(target: Target) -> Report:
 
 def check_all(targets: "Iterable[Target]") -> "Iterator[Report]":
     """check() of each, for which what is the same for all of them is read once."""
-    from rundlet.confine.verify import look
+    from rundlet.confine.verify import around, look
 
-    host = look.Host()
+    host = around.Host()
     for target in targets:
         yield look.check(target, host)

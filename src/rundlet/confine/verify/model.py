@@ -19,8 +19,8 @@ State = Literal["running", "paused", "created", "stopped"]
 
 @dataclass(frozen=True)
 class Difference:
-    """Something that does not hold. `fact` is a key of facts.FACTS and stays the same between versions; `subject` is whose it is: "container",
-    a path, or "process 4711 (sh)". `pid` and `tid` are given where it is a process's or a thread's."""
+    """Something that does not hold. `fact` is a key of facts.FACTS and stays the same between versions; `subject` is whose it is:
+    "container", a path, or "process 4711 (sh)". `pid` and `tid` are given where it is a process's or a thread's."""
 
     fact: str
     subject: str
@@ -59,6 +59,11 @@ class Report:
     def status(self) -> Status:
         """A difference counts for more than what is not known."""
         return "differs" if self.differences else "unknown" if self.unknown else "holds"
+
+    @property
+    def facts(self) -> frozenset[str]:
+        """Those that do not hold or could not be told."""
+        return frozenset([one.fact for one in self.differences] + [one.fact for one in self.unknown])
 
     def as_json(self) -> dict[str, Any]:
         """One entry of "containers" in the document rundlet.verify/1: docs/verify.md."""

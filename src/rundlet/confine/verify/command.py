@@ -1,0 +1,80 @@
+"""rundlet verify: reports of containers as a table, JSON, SARIF or JUnit XML; the exit status says what came of it."""
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from rundlet import log
+from rundlet.confine.verify import check_all
+from rundlet.confine.verify.model import Report, Target
+from rundlet.errors import Fault, Usage, WrongState
+from rundlet.life import store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rundlet.options import Options
+
+SCHEMA = "rundlet.verify/1"
+STATUS = {"holds": 0, "differs": 1, "unknown": 2}
+
+
+def main(options: "Options") -> int:
+    """The verb: 0 everything holds, 1 something differs, 2 something could not be told."""
+    reports = list(check_all(targets(options)))
+    if options.all:
+        # what has ended by itself is not there to be looked at; asked for by name, that it is not is the answer
+        stopped = [report for report in reports if report.state == "stopped" and not report.processes]
+        reports = [report for report in reports if report not in stopped]
+        for report in stopped:
+            log.warning(f"container {report.name} is stopped: not looked at")
+    sys.stdout.write(text(reports, options.format))
+    return STATUS[overall(reports)]
+
+
+def targets(options: "Options") -> "Iterator[Target]":
+    """What the command line asks for. Raises Usage for none, or for both ways of asking."""
+    ways = [bool(options.args), options.all, bool(options.pid)]
+    if sum(ways) != 1 or bool(options.config) != bool(options.pid):
+        raise Usage("verify takes IDs, or --all, or --pid N with --config FILE; see rundlet verify --help")
+    if options.pid:
+        yield Target.of_pid(options.pid, options.config or "")
+        return
+    root = store.root(options)
+    for name in options.args or store.names(root):
+        try:
+            yield Target.of_container(root, name)
+        except WrongState as fault:
+            if not options.all:
+                raise
+            log.warning(str(fault))  # removed meanwhile, or not made to the end
+
+
+def overall(reports: "Sequence[Report]") -> str:
+    """One word for all: a difference counts for more than what could not be told, and that for more than what holds."""
+    words = {report.status for report in reports}
+    return next((word for word in ("differs", "unknown") if word in words), "holds")
+
+
+def text(reports: "Sequence[Report]", form: str) -> str:
+    """The output in one of the forms. Raises Fault for one that takes a library which is not there."""
+    if form == "json":
+        return json.dumps(document(reports), indent=2, ensure_ascii=False) + "\n"
+    if form == "sarif":
+        from rundlet.confine.verify import sarif
+
+        return json.dumps(sarif.log(reports), indent=2, ensure_ascii=False) + "\n"
+    if form == "junit":
+        from rundlet.confine.verify import junit
+
+        return junit.suites(reports)
+    try:
+        from rundlet.confine.verify import table
+    except ImportError:
+        raise Fault("the table takes the Python package rich; install it, or use --json") from None
+    return table.shown(reports)
+
+
+def document(reports: "Sequence[Report]") -> dict[str, object]:
+    """rundlet.verify/1: docs/verify.md."""
+    return {"schema": SCHEMA, "status": overall(reports), "containers": [report.as_json() for report in reports]}

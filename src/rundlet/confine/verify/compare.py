@@ -1,0 +1,269 @@
+"""What was observed of processes beside what they are held to. Pure: values in, findings out.
+
+Narrower than asked is no difference, and is named in the notes: the container's own doing, mostly.
+"""
+
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rundlet.confine.verify.expect import CAP_SYS_ADMIN, INFINITY, SETS, Confinement, names
+from rundlet.confine.verify.facts import why
+from rundlet.confine.verify.model import Difference, Unknown
+from rundlet.plan.label import LEARNING, components
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rundlet.confine.verify.observe import Leading, Process, Task
+
+ENFORCING = ("enforce", "kill")
+HARMLESS = {(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2)}  # null, zero, full, random, urandom, tty, ptmx
+TERMINALS = range(136, 144)  # Documentation/admin-guide/devices.txt: pseudoterminals
+
+
+@dataclass
+class Findings:
+    """What comes of comparing, gathered under way."""
+
+    differences: list[Difference] = field(default_factory=list)
+    unknown: list[Unknown] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def differs(self, fact: str, subject: str, asked: str, holds: str, because: str = "", task: "Task | None" = None) -> None:
+        """Adds a difference, with the reason of its fact unless there is a better one."""
+        pid, tid = (task.pid, task.tid) if task else (None, None)
+        self.differences.append(Difference(fact, subject, asked, holds, because or why(fact), pid, tid))
+
+    def cannot_tell(self, fact: str, subject: str, because: str) -> None:
+        """Adds something unknown."""
+        self.unknown.append(Unknown(fact, subject, because))
+
+    def note(self, text: str) -> None:
+        """Adds a note, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def add(self, other: "Findings") -> None:
+        """Adds those of another."""
+        self.differences += other.differences
+        self.unknown += [one for one in other.unknown if one not in self.unknown]
+        for text in other.notes:
+            self.note(text)
+
+
+@dataclass(frozen=True)
+class Around:
+    """What processes are compared with besides their own expectation."""
+
+    apparmor: str  # "on", "off", "absent", or "unknown"
+    modes: "Mapping[str, str] | None"  # of the loaded profiles by name; None where the list is kept from us
+    host: "Mapping[str, str]"  # the namespaces of the host
+    container: "Mapping[str, str]"  # those of the first process
+    asked: "Mapping[str, str | None]"  # kinds of namespaces that the configuration asks for
+    places: "Mapping[str, str]"  # hierarchy → path of the container's cgroup there
+    given: frozenset[tuple[int, int]]  # files from outside that the container was given: stdin, stdout, stderr, and what was preserved
+    mounts: bool  # whether the container has a mount namespace
+
+
+def process(one: "Process", expect: Confinement, around: Around, descent: "Mapping[str, str]") -> Findings:
+    """Compares a process and its threads. `descent` tells of namespaces that are neither the host's nor the container's: kind → "inside",
+    "outside" or "either"."""
+    found = Findings()
+    for task in one.tasks:
+        label(task, expect, around, found)
+        nested = task.spaces.get("user") != around.container.get("user")
+        _privileges(task, expect, nested, found)
+        _ids(task, expect, found)
+        _spaces(task, expect, around, descent, found)
+        for fact, because in task.unread.items():
+            found.cannot_tell(fact, task.who, because)
+    _limits(one, expect, found)
+    _cgroups(one, around, found)
+    if around.mounts:
+        _files(one, around, found)
+    for fact, because in one.unread.items():
+        found.cannot_tell(fact, one.main.who, because)
+    return found
+
+
+def label(task: "Task", expect: Confinement, around: Around, found: Findings) -> None:
+    """The AppArmor label: components as a set; a hat or child of a profile is no way out of it."""
+    if not expect.label or "apparmor.label" in task.unread:
+        return
+    asked = "//&".join(sorted(expect.label))
+    if around.apparmor == "unknown":
+        found.cannot_tell("apparmor.label", task.who, "it cannot be told whether AppArmor is on")
+        return
+    if task.label is None:
+        words = {"off": "none: AppArmor is off", "absent": "none: the kernel has no AppArmor"}.get(around.apparmor, "none")
+        found.differs("apparmor.label", task.who, asked, words, task=task)
+        return
+    live = set(components(task.label))
+    shown = task.label + (f" ({task.mode})" if task.mode else "")
+    held = {profile: [part for part in live if part == profile or part.startswith(profile + "//")] for profile in expect.label}
+    if learning := [part for part in live if LEARNING in part]:
+        why_ = f'"{learning[0]}" is a profile that the kernel invents for a complaining one: it denies nothing'
+        found.differs("apparmor.label", task.who, asked, shown, why_, task)
+        return
+    missing = [profile for profile, parts in held.items() if not parts]
+    if missing:
+        found.differs("apparmor.label", task.who, asked, shown, _why_missing(missing, live), task)
+        return
+    rest = live.difference(*held.values())
+    if "unconfined" in {part.rpartition(":")[2] for part in rest}:
+        because = "the profile is in force, but stacked on unconfined: its signal and ptrace rules for peers of its own name match no more"
+        found.differs("apparmor.label", task.who, asked, shown, because, task)
+    elif rest:
+        found.note(f"{task.who}: narrower: {' and '.join(sorted(rest))} stacked on {asked}")
+    for profile, parts in held.items():
+        for part in parts:
+            if part != profile:
+                found.note(f"{task.who}: under {part}, a hat or child of {profile}")
+    _mode(task, expect, [part for profile in held if profile == expect.profile for part in held[profile]], around, shown, found)
+
+
+def _why_missing(missing: list[str], live: set[str]) -> str:
+    base = f"{why('apparmor.label')}: {' and '.join(sorted(missing))}"
+    if live == {"unconfined"}:
+        return f"{base}; the profile was removed, or the process came in from outside (nsenter)"
+    return base
+
+
+def _mode(task: "Task", expect: Confinement, parts: list[str], around: Around, shown: str, found: Findings) -> None:
+    """Whether the profile that was asked for enforces. The kernel has one word for a whole label, and mixed tells too little."""
+    if not parts or task.mode in ENFORCING:
+        return
+    if task.mode != "mixed":
+        found.differs("apparmor.mode", task.who, "enforce", task.mode or "no mode", f"{why('apparmor.mode')} ({shown})", task)
+        return
+    for part in parts:
+        mode = (around.modes or {}).get(part)
+        if mode is None:
+            found.cannot_tell("apparmor.mode", task.who, f"the label is of mixed modes, and that of {part} is not to be read in securityfs")
+        elif mode not in ENFORCING:
+            found.differs("apparmor.mode", task.who, f"{part} (enforce)", f"{part} ({mode})", task=task)
+
+
+def _privileges(task: "Task", expect: Confinement, nested: bool, found: Findings) -> None:
+    """no_new_privs, seccomp and capabilities; the latter do not count in a user namespace that the process made for itself."""
+    if expect.nnp and not task.nnp:
+        found.differs("no-new-privs", task.who, "set", "not set", task=task)
+    if expect.filters and task.seccomp != 1:  # strict mode permits less than any filter
+        if task.seccomp != 2:
+            found.differs("seccomp", task.who, f"{expect.filters} filter(s)", "none", task=task)
+        elif task.filters is not None and task.filters < expect.filters:
+            because = "a filter that the container was started with is missing: the process came in from outside"
+            found.differs("seccomp", task.who, f"{expect.filters} filter(s)", f"{task.filters} filter(s)", because, task)
+        elif task.filters is not None and task.filters > expect.filters:
+            found.note(f"{task.who}: narrower: {task.filters - expect.filters} more seccomp filter(s)")
+    if nested:
+        found.note(f"{task.who}: in a user namespace of its own, where capabilities reach no further")
+        return
+    for kind, live, most in zip(SETS, task.capabilities, expect.capabilities, strict=True):
+        if live & ~most:
+            found.differs("capabilities", task.who, f"{kind}: {names(most)}", f"{kind}: also {names(live & ~most)}", task=task)
+
+
+def _ids(task: "Task", expect: Confinement, found: Findings) -> None:
+    for fact, what, live, asked, known, free in (
+        ("user", "user", task.uids, expect.uid, expect.uids, expect.any_user),
+        ("user", "group", task.gids, expect.gid, expect.gids, expect.any_group),
+    ):
+        for number in sorted(set(live)):
+            if number == asked:
+                continue
+            if not _in(number, known):
+                because = f"{what} {number} is none of the container's"
+                found.differs(fact, task.who, f"{what} {_id(asked)}", f"{what} {number}", because, task)
+            elif not free:
+                found.differs(fact, task.who, f"{what} {_id(asked)}", f"{what} {number}", task=task)
+            else:
+                found.note(f"{task.who}: {what} {number}, which it may become")
+    if expect.groups is None or expect.any_group:
+        return
+    allowed = {*expect.groups, expect.gid}
+    if more := sorted(task.groups - allowed):
+        asked_ = ", ".join(map(str, sorted(expect.groups))) or "none"
+        found.differs("groups", task.who, f"groups {asked_}", f"also {', '.join(map(str, more))}", task=task)
+
+
+def _in(number: int, ranges: "Sequence[tuple[int, int]]") -> bool:
+    return any(first <= number < first + count for first, count in ranges)
+
+
+def _id(number: int | None) -> str:
+    return "that has no map" if number is None else str(number)
+
+
+def _spaces(task: "Task", expect: Confinement, around: Around, descent: "Mapping[str, str]", found: Findings) -> None:
+    for kind, live in task.spaces.items():
+        own = around.container.get(kind)
+        if live == own or own is None:
+            continue
+        if kind in around.asked and live == around.host.get(kind):
+            found.differs("namespace", task.who, f"the container's {kind} namespace", "the host's", task=task)
+            continue
+        judged = descent.get(kind, "either")
+        if judged == "either" and not expect.may(CAP_SYS_ADMIN):
+            judged = "outside"  # without that capability nobody in the container makes or enters one: setns(2), unshare(2)
+        if judged == "inside":
+            found.note(f"{task.who}: in a {kind} namespace made inside the container")
+        elif judged == "outside" and (kind in around.asked or live != around.host.get(kind)):
+            because = f"no process of the container can have made the {kind} namespace that it is in"
+            found.differs("namespace", task.who, f"the container's {kind} namespace", live, because, task)
+        elif judged == "either":
+            found.cannot_tell("namespace", task.who, f"whether the container itself made the {kind} namespace that it is in ({live})")
+
+
+def _limits(one: "Process", expect: Confinement, found: Findings) -> None:
+    who = one.main.who
+    for kind, soft, hard in expect.limits:
+        if kind not in one.limits:
+            continue
+        _, live = one.limits[kind]
+        if live > hard and not expect.may_raise:
+            found.differs("rlimit", who, f"{kind} at most {amount(hard)}", amount(live), task=one.main)
+        elif one.limits[kind] != (soft, hard):
+            found.note(f"{who}: {kind} is {amount(one.limits[kind][0])} (hard {amount(live)}), which it may set itself")
+    if expect.oom is not None and one.oom is not None and one.oom != expect.oom:
+        if one.oom < expect.oom and not expect.may_raise:
+            found.differs("oom-score", who, str(expect.oom), str(one.oom), task=one.main)
+        else:
+            found.note(f"{who}: oom_score_adj is {one.oom}, which it may set itself")
+
+
+def amount(number: int) -> str:
+    """A resource limit as it is said."""
+    return "unlimited" if number == INFINITY else str(number)
+
+
+def _cgroups(one: "Process", around: Around, found: Findings) -> None:
+    for key, path in around.places.items():
+        live = one.cgroups.get(key)
+        if live is not None and not (live + "/").startswith(path.rstrip("/") + "/"):
+            found.differs("cgroup", one.main.who, f"{key}: {path} or below", f"{key}: {live}", task=one.main)
+
+
+def _files(one: "Process", around: Around, found: Findings) -> None:
+    who = one.main.who
+    if one.cwd_outside:
+        found.differs("working-directory", who, "inside the container", one.cwd, task=one.main)
+    if one.exe_outside:
+        found.differs("program", who, "a file of the container", one.exe, task=one.main)
+    for leading in one.leading:
+        kind = _kind(leading, around)
+        if kind:
+            holds = f"descriptor {leading.fd}: {kind} {leading.path}"
+            found.differs("descriptor", who, "nothing outside the container", holds, task=one.main)
+
+
+def _kind(leading: "Leading", around: Around) -> str:
+    """What an open file outside is, in words; "" where it leads nowhere or was given to the container."""
+    if stat.S_ISDIR(leading.mode):
+        return "the directory"
+    if stat.S_ISCHR(leading.mode) and (leading.device in HARMLESS or leading.device[0] in TERMINALS):
+        return ""
+    if stat.S_ISFIFO(leading.mode) or stat.S_ISSOCK(leading.mode) or leading.identity in around.given:
+        return ""
+    return "the device" if stat.S_ISCHR(leading.mode) or stat.S_ISBLK(leading.mode) else "the file"

@@ -1,0 +1,177 @@
+"""What is seen from inside a container: paths looked up in its root, as its own processes would find them.
+
+Nothing of the image leads out: each part of a path is opened by itself in the directory before it, and links are followed as if the
+root were /. A FUSE filesystem is not entered, since whoever serves it could keep us waiting.
+"""
+
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rundlet.confine.verify.observe import FOLDER, LOOK, mount_of
+from rundlet.life.bundle import LINKS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+HERE = LOOK | os.O_NOFOLLOW
+ST_RDONLY, ST_NOSUID, ST_NODEV, ST_NOEXEC = 1, 2, 4, 8  # statfs(2)
+FUSE = ("fuse", "fuseblk")
+
+
+@dataclass
+class Mount:
+    """A line of mountinfo."""
+
+    id: int
+    point: str
+    root: str  # the part of the filesystem that is shown
+    options: frozenset[str]  # the mount's own
+    shared: int  # peer group, 0 for none
+    master: int
+    unbindable: bool
+    type: str
+    source: str
+    super_options: frozenset[str]
+
+
+@dataclass
+class Place:
+    """What is found at a path: the mount it is on, that mount's restrictions, and whether it is itself where a mount begins."""
+
+    path: str  # resolved
+    mount: int
+    flags: int  # of statfs(2): the mount's and the filesystem's together
+    mode: int
+    device: tuple[int, int]  # of a device node
+    begins: bool
+    empty: bool | None = None  # of a directory where that was asked; None where it could not be told
+
+
+@dataclass
+class View:
+    """A mount namespace as seen from the root of one process."""
+
+    mounts: dict[int, Mount] = field(default_factory=dict)
+    places: dict[str, Place | None] = field(default_factory=dict)  # as asked for; None: nothing is there
+    unread: dict[str, str] = field(default_factory=dict)  # path → why it could not be looked at
+    root: tuple[int, int] = (0, 0)  # device and inode
+
+    def below(self, path: str) -> list[Mount]:
+        """The mounts below a resolved path."""
+        start = path.rstrip("/") + "/"
+        return [mount for mount in self.mounts.values() if mount.point.startswith(start)]
+
+
+def view(folder: int, lines: "Mapping[int, Sequence[str]]", paths: "Iterable[str]", listed: "Iterable[str]") -> View:
+    """Looks up the `paths` in the root of the process whose /proc directory is `folder`; of those in `listed` whether they are empty."""
+    found = View({number: parse(words) for number, words in lines.items()})
+    root = os.open("root", LOOK | os.O_DIRECTORY, dir_fd=folder)
+    try:
+        about = os.fstat(root)
+        found.root = about.st_dev, about.st_ino
+        fuse = [mount.point.rstrip("/") for mount in found.mounts.values() if mount.type.partition(".")[0] in FUSE]
+        want = {**dict.fromkeys(paths, False), **dict.fromkeys(listed, True)}
+        for path, contents in want.items():
+            try:
+                found.places[path] = _look(root, path, contents, fuse)
+            except _Served as served:
+                found.unread[path] = f"{served} is on a FUSE filesystem, whose server could keep verify waiting"
+            except OSError as e:
+                found.unread[path] = (e.strerror or "").lower()
+    finally:
+        os.close(root)
+    return found
+
+
+class _Served(Exception):
+    """The way leads into a FUSE filesystem."""
+
+
+def _look(root: int, path: str, contents: bool, fuse: "Sequence[str]") -> Place | None:
+    fd, resolved, outer = _walk(root, path, fuse)
+    if fd < 0:
+        return None
+    try:
+        about = os.fstat(fd)
+        mount = mount_of(fd)
+        begins = resolved == "/" or mount != outer
+        found = Place(resolved, mount, os.fstatvfs(fd).f_flag, about.st_mode, (os.major(about.st_rdev), os.minor(about.st_rdev)), begins)
+        if contents and stat.S_ISDIR(about.st_mode):
+            found.empty = _is_empty(fd)
+        return found
+    finally:
+        os.close(fd)
+
+
+def _is_empty(fd: int) -> bool | None:
+    try:
+        again = os.open(".", FOLDER, dir_fd=fd)
+    except OSError:
+        return None
+    try:
+        return not os.listdir(again)
+    finally:
+        os.close(again)
+
+
+def _walk(root: int, path: str, fuse: "Sequence[str]") -> tuple[int, str, int]:
+    """(descriptor, resolved path, mount of the directory it is in); -1 where nothing is there."""
+    left = [part for part in path.split("/") if part not in ("", ".")][::-1]
+    held = [os.dup(root)]  # a descriptor for each part that was entered: `..` means the one before, never what the kernel makes of it
+    done: list[str] = []
+    links = 0
+    try:
+        while left:
+            part = left.pop()
+            if part == "..":
+                if len(held) > 1:
+                    os.close(held.pop())
+                    done.pop()
+                continue
+            here = "/".join(["", *done, part])
+            if any(here == point or here.startswith(point + "/") for point in fuse):
+                raise _Served(here)
+            try:
+                fd = os.open(part, HERE, dir_fd=held[-1])
+            except (FileNotFoundError, NotADirectoryError):
+                return -1, here, 0
+            try:
+                link = os.readlink("", dir_fd=fd)
+            except OSError:  # no link
+                held.append(fd)
+                done.append(part)
+                continue
+            os.close(fd)
+            links += 1
+            if links > LINKS:
+                return -1, here, 0
+            if link[:1] == "/":
+                while len(held) > 1:
+                    os.close(held.pop())
+                done.clear()
+            left += [part for part in link.split("/") if part not in ("", ".")][::-1]
+        outer = mount_of(held[-2]) if len(held) > 1 else -1
+        return held.pop(), "/" + "/".join(done), outer
+    finally:
+        for fd in held:
+            os.close(fd)
+
+
+def parse(words: "Sequence[str]") -> Mount:
+    """A line of mountinfo, split at blanks: proc_pid_mountinfo(5)."""
+    end = words.index("-", 6)
+    tags = dict(word.partition(":")[::2] for word in words[6:end])
+    return Mount(
+        int(words[0]), _plain(words[4]), _plain(words[3]), frozenset(words[5].split(",")), int(tags.get("shared", "0")),
+        int(tags.get("master", "0")), "unbindable" in tags, words[end + 1], _plain(words[end + 2]), frozenset(words[end + 3].split(",")),
+    )
+
+
+def _plain(path: str) -> str:
+    """A path with its octal escapes undone."""
+    if "\\" not in path:
+        return path
+    first, *rest = path.split("\\")
+    return first + "".join(chr(int(part[:3], 8)) + part[3:] for part in rest)

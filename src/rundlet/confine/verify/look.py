@@ -1,0 +1,321 @@
+"""Looks at one container and compares: what is read of it, in which order, and what is made of it."""
+
+import os
+import time
+from fcntl import LOCK_NB, LOCK_SH, flock
+from typing import TYPE_CHECKING, Any
+
+from rundlet.cgroup import tasks
+from rundlet.confine.verify import compare, expect, held, inside, lineage, observe, spaces, target, whole
+from rundlet.confine.verify.compare import Around, Findings
+from rundlet.confine.verify.model import Report
+from rundlet.errors import WrongState
+from rundlet.life import execs, store
+from rundlet.life import record as record_file
+
+if TYPE_CHECKING:
+    from rundlet.confine.verify.around import Host
+    from rundlet.confine.verify.model import State, Target
+    from rundlet.confine.verify.observe import Process
+
+PATIENCE = 2.0  # seconds for another command to be done with the container
+PAUSE = 0.02
+EXECUTORS = ("/memfd:rundlet", "/rundlet/executor/executor")
+INITS = ("crun", "runc", "youki")  # programs that wait for start as the first process of another runtime's container
+OF_PROCESS = ("apparmor.label", "apparmor.mode", "no-new-privs", "seccomp", "capabilities", "user", "groups")
+PENDING = "the process waits for start: it becomes the container's user, and confined, only then"
+
+
+def check(asked: "Target", about: "Host") -> Report:
+    """The report of a container. While another command is at it, an exec say, what is found is looked at again."""
+    if not asked.folder:
+        return Look(asked, about, False).report()
+    try:
+        fd = os.open(asked.folder, observe.FOLDER)
+    except OSError:
+        return _gone(asked, "the container has been deleted")
+    try:
+        end = time.monotonic() + PATIENCE
+        while True:
+            alone = _alone(fd)
+            try:
+                fresh = target.of_container(os.path.dirname(asked.folder), asked.name)
+            except (WrongState, FileNotFoundError):
+                return _gone(asked, "the container has been deleted")
+            report = Look(fresh, about, alone).report()
+            if alone or report.status == "holds" or time.monotonic() > end:
+                return report
+            time.sleep(PAUSE)
+    finally:
+        os.close(fd)
+
+
+def _alone(fd: int) -> bool:
+    """Whether no command is at the container, nor will be as long as the descriptor is open."""
+    try:
+        flock(fd, LOCK_SH | LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _gone(asked: "Target", why: str) -> Report:
+    found = Findings()
+    found.cannot_tell("process", "container", why)
+    return Report(asked.name, 0, "stopped", unknown=tuple(found.unknown))
+
+
+class Look:
+    """One look at a container."""
+
+    def __init__(self, asked: "Target", about: "Host", alone: bool) -> None:
+        self.target = asked
+        self.host = about
+        self.alone = alone  # no exec is under way
+        self.config = asked.config
+        self.found = Findings()
+        self.place = target.place(asked, about.cgroup)
+        self.told = record_file.load(asked.folder) if asked.folder else None
+        self.mounts = observe.Mounts()
+
+    def report(self) -> Report:
+        """Everything, in turn."""
+        found = self.found
+        self.state: State = self._state()
+        self.processes = self._processes()
+        first = next((one for one in self.processes if one.pid == self.target.pid), None)
+        if first is None and self.state != "stopped":
+            self.state = "stopped"
+        if self.state == "stopped":
+            left = f"; {len(self.processes)} processes are left in its cgroup" if self.processes else ""
+            found.cannot_tell("process", "container", f"it does not run, so there is nothing to compare{left}")
+        if self.state == "paused":
+            found.note("the container is paused")
+        self._compare_processes(first)
+        if first:
+            self._whole(first)
+        if self.state != "stopped":
+            held.cgroup(self.target, self.place, self.host, found)
+        if self.told and self.told.get("profiles") and self.host.apparmor == "on" and not self._names_hidden():
+            held.policy(self.told, self.host, found)
+        return Report(
+            self.target.name, self.target.pid if self.state != "stopped" else 0, self.state, tuple(found.differences), tuple(found.unknown),
+            tuple(found.notes), self._checked(first), len(self.processes), sum(len(one.tasks) for one in self.processes),
+        )
+
+    # ── processes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _state(self) -> "State":
+        if self.target.record is not None:
+            now = store.status(self.target.record)
+            return now if now in ("running", "paused", "created", "stopped") else "stopped"  # type: ignore[return-value]
+        found = store.stat(self.target.pid)
+        if found is None or found[0] in "ZX" or found[1] != self.target.start:
+            return "stopped"
+        try:
+            program = os.readlink(f"/proc/{self.target.pid}/exe").removesuffix(" (deleted)")
+        except OSError:
+            program = ""
+        name = program.rpartition("/")[2]
+        if name in INITS or program.startswith(("/memfd:runc", "/memfd:crun")):
+            return "created"
+        return "paused" if tasks.frozen(self.place) else "running"
+
+    def _processes(self) -> "list[Process]":
+        """Those of the cgroup and those below it, and those of the PID namespace, which may have left the cgroup."""
+        pids = set(tasks.pids(self.place))
+        if self.state != "stopped":
+            pids.add(self.target.pid)
+            own = self._own_pids()
+            if own:
+                pids.update(self.host.pids(own))
+            elif not self.place.dirs:
+                why = "without a cgroup and a PID namespace of its own only its first process can be found"
+                self.found.cannot_tell("process", "container", why)
+        processes = []
+        for pid in sorted(pids):
+            try:
+                processes.append(observe.process(pid, self.host.apparmor == "on", self.mounts))
+            except observe.Gone:
+                continue
+            except PermissionError as e:
+                self.found.cannot_tell("process", f"process {pid}", f"{(e.strerror or '').lower()}: run verify as root of the host")
+        return processes
+
+    def _own_pids(self) -> str:
+        """The container's PID namespace; empty where that is the host's."""
+        try:
+            own = os.readlink(f"/proc/{self.target.pid}/ns/pid")
+        except OSError:
+            return ""
+        return "" if own == self.host.spaces.get("pid") else own
+
+    def _expectations(self) -> "tuple[list[expect.Confinement], list[tuple[int, int]]]":
+        """What the container's own process is held to, then each exec that was given more or other, by pid and start time."""
+        config, record = self.config, self.target.record
+        expectations = [expect.confinement(config, config["process"], record["expect"] if record else None)]  # type: ignore[arg-type]
+        lines = execs.load(self.target.folder) if self.target.folder else []
+        for line in lines:
+            proc: Any = {**config["process"], **line["process"]}
+            decided: Any = line["expect"]
+            expectations.append(expect.confinement(config, proc, decided, f"the exec of process {line['pid']}"))
+        return expectations, [(line["pid"], line["start"]) for line in lines]
+
+    def _compare_processes(self, first: "Process | None") -> None:
+        self.expectations, started = self._expectations()
+        kin = [lineage.Kin(one.pid, one.ppid, one.session, one.start) for one in self.processes]
+        own_pids = bool(first and first.main.spaces.get("pid") != self.host.spaces.get("pid"))
+        origins = lineage.origins(kin, self.target.pid, started, own_pids)
+        around = self._around(first)
+        for one in self.processes:
+            if one is first and self.state == "created":
+                self._waiting(one)
+                continue
+            if self._under_way(one):
+                self.found.cannot_tell("process", one.main.who, "it belongs to a command that is under way; look again")
+                continue
+            outer = self._descent(one, around)
+            results = [compare.process(one, self.expectations[index], around, outer) for index in origins[one.pid]]
+            fitting = next((index for index, result in enumerate(results) if not result.differences), 0)
+            self.found.add(results[fitting])
+            origin = origins[one.pid][fitting]
+            if origin:
+                self.found.note(f"{one.main.who}: held to what {self.expectations[origin].of} was given")
+        if self._names_hidden() and self.expectations[0].label and self.state not in ("stopped", "created"):
+            self.found.differences = [one for one in self.found.differences if one.fact != "apparmor.label"]
+            self.found.cannot_tell(
+                "apparmor.label", "container",
+                "verify runs in another policy namespace than the runtime did, where profiles have other names",
+            )
+
+    def _names_hidden(self) -> bool:
+        """Whether labels read here differ from those that the runtime read, as docs/apparmor.md says of policy namespaces."""
+        then = self.told["host"]["apparmor"]["namespace"] if self.told else None
+        return bool(then and self.host.policy_namespace and then != self.host.policy_namespace)
+
+    def _under_way(self, one: "Process") -> bool:
+        """Whether it is an executor that is about to become something. None is, while no other command is at the container."""
+        link = one.exe.removesuffix(" (deleted)")
+        waits = self.state == "paused" or not self.alone
+        return bool(self.target.folder) and waits and (link.startswith(EXECUTORS[0]) or link.endswith(EXECUTORS[1]))
+
+    def _waiting(self, one: "Process") -> None:
+        """The first process of a created container: not yet what it is to be."""
+        mine = self.expectations[0]
+        asked = {"apparmor.label": mine.label, "no-new-privs": mine.nnp, "seccomp": mine.filters, "capabilities": True, "user": True}
+        for fact, wanted in asked.items():
+            if wanted:
+                self.found.cannot_tell(fact, one.main.who, PENDING)
+        # whose files they are tells only where its user is another than root: proc(5)
+        if self.target.record and one.main.uids[0] != 0 and one.owner == one.main.uids[0]:
+            self.found.differs("hidden", one.main.who, "not dumpable", "dumpable", task=one.main)
+
+    def _around(self, first: "Process | None") -> Around:
+        asked: dict[str, str | None] = {space["type"]: space["path"] for space in self.config["linux"]["namespaces"]}
+        given: set[tuple[int, int]] = set()
+        known = {one.pid for one in self.processes}
+        kept = self.told["asked"]["preserveFds"] if self.told else 0
+        for one in self.processes:
+            if one is first or one.ppid not in known:
+                given |= one.stdio
+            if one is first:
+                given |= {leading.identity for leading in one.leading if 3 <= leading.fd < 3 + kept}
+        places = {}
+        for at in self.place.dirs:
+            for key in ("unified",) if at.version == 2 else at.controllers:
+                places[key] = at.path[len(at.mount) :]
+        places = self._as_printed(places)
+        return Around(
+            self.host.apparmor, self.host.modes if self.host.apparmor == "on" else None, self.host.spaces,
+            dict(first.main.spaces) if first else {}, asked, places, frozenset(given), "mount" in asked,
+        )
+
+    def _as_printed(self, places: dict[str, str]) -> dict[str, str]:
+        """The paths as /proc/PID/cgroup prints them: a hierarchy of which only a part is mounted here begins further up."""
+        own, printed = self.host.cgroup["own"], {}
+        mine = observe.own_cgroups()
+        for key, path in places.items():
+            here, shown = own.get(key), mine.get(key)
+            if here is not None and shown is not None and shown.rstrip("/").endswith(here.rstrip("/")):
+                printed[key] = shown.rstrip("/")[: len(shown.rstrip("/")) - len(here.rstrip("/"))] + path
+        return printed
+
+    def _descent(self, one: "Process", around: Around) -> dict[str, str]:
+        known = {*around.container.values(), *self.host.spaces.values()}
+        odd = any(live not in known for task in one.tasks for live in task.spaces.values())
+        if not odd or not around.container:
+            return {}
+        try:
+            folder = observe.hold(one.pid)
+        except observe.Gone:
+            return {}
+        try:
+            return spaces.descent(folder, one.main.spaces, around.container, self.host.spaces)
+        finally:
+            os.close(folder)
+
+    # ── the container as a whole ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _whole(self, first: "Process") -> None:
+        config, found, linux = self.config, self.found, self.config["linux"]
+        joined: dict[str, str] = {}
+        for space in linux["namespaces"]:
+            there = spaces.at(space["path"], space["type"]) if space["path"] else None
+            if there is not None:
+                joined[space["type"]] = there
+        whole.namespaces(config, first.main.spaces, self.host.spaces, joined, found)
+        try:
+            folder = observe.hold(self.target.pid)
+        except observe.Gone:
+            return
+        try:
+            if any(space["type"] == "user" and space["path"] is None for space in linux["namespaces"]):
+                for kind in ("uid", "gid"):
+                    asked: Any = linux[f"{kind}Mappings"]  # type: ignore[literal-required]
+                    whole.id_map(kind, asked, observe.read(folder, f"{kind}_map").decode(), found)
+            if any(space["type"] == "mount" for space in linux["namespaces"]):
+                self._mounts(folder, first)
+            else:
+                found.note("it has no mount namespace: mounts, masks and open files are the host's")
+        except (FileNotFoundError, ProcessLookupError):
+            found.cannot_tell("process", "container", "its first process has just ended")
+        except PermissionError as e:
+            found.cannot_tell("mount", "container", f"{(e.strerror or '').lower()}: run verify as root of the host")
+        finally:
+            os.close(folder)
+
+    def _mounts(self, folder: int, first: "Process") -> None:
+        config, found, linux = self.config, self.found, self.config["linux"]
+        paths = ["/", *(mount["destination"] for mount in config["mounts"]), *linux["readonlyPaths"]]
+        seen = inside.view(folder, self.mounts.of(first.main.spaces["mount"], folder), paths, linux["maskedPaths"])
+        rootfs = None
+        if self.target.rootfs:
+            try:
+                about = os.stat(self.target.rootfs)
+                rootfs = about.st_dev, about.st_ino
+            except OSError:
+                pass
+        whole.root(config, seen, rootfs, self.host.root, found)
+        whole.mounts(config, seen, self.host.peers, found)
+        whole.masked(config, seen, found)
+        whole.read_only(config, seen, found)
+
+    def _checked(self, first: "Process | None") -> tuple[str, ...]:
+        """The facts that were compared, whatever came of it."""
+        if not self.processes:
+            return ()
+        config, mine, linux = self.config, self.expectations[0], self.config["linux"]
+        spaces_ = {space["type"] for space in linux["namespaces"]}
+        whole_ = first is not None and "mount" in spaces_
+        asked = {
+            "apparmor.label": mine.label, "apparmor.mode": mine.label, "apparmor.policy": self.told and self.told.get("profiles"),
+            "no-new-privs": mine.nnp, "seccomp": mine.filters, "capabilities": True, "user": True, "groups": mine.groups is not None,
+            "id-map": first and "user" in spaces_, "namespace": True, "root": whole_, "propagation": whole_,
+            "mount": whole_ and config["mounts"], "masked-path": whole_ and linux["maskedPaths"],
+            "read-only-path": whole_ and linux["readonlyPaths"], "cgroup": self.place.dirs,
+            "limit": self.place.dirs, "devices": self.place.dirs and held.limits_devices(), "rlimit": mine.limits,
+            "oom-score": mine.oom is not None, "descriptor": whole_, "working-directory": whole_, "program": whole_,
+        }
+        alone = len(self.processes) == 1
+        pending = OF_PROCESS if self.state == "created" and alone else ()
+        return tuple(fact for fact, yes in asked.items() if yes and fact not in pending)
