@@ -54,7 +54,8 @@ VERBS = {
     "host": ("print what was found out about this machine", "The facts that plans are made from: kernel, AppArmor, cgroups, capabilities."),
     "verify": (
         "compare every process of a container with what was asked for",
-        "What the kernel says of the containers named, of --all, or of the one of any runtime whose first process is --pid and whose configuration is --config. "
+        "What the kernel says of the containers named, of --all, or of the one of any runtime whose first process is --pid and whose "
+        "configuration is --config. "
         "Exits with 0 where all holds, 1 where something differs, 2 where something could not be told.",
     ),
     "record": (
