@@ -86,14 +86,18 @@ def test_exec_that_ignores_it_runs_when_it_is_resumed(box: Box) -> None:
     assert child.returncode == 0
 
 
-def test_exec_that_is_interrupted_leaves_nothing(box: Box) -> None:
+@pytest.mark.parametrize("signo", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("options", [["--detach"], [], ["--tty"]], ids=["detached", "foreground", "terminal"])
+def test_exec_that_is_interrupted_leaves_nothing(box: Box, options: list[str], signo: signal.Signals) -> None:
     box.started()
     quiet(box, "pause")
-    child = subprocess.Popen(box.words("exec", "--detach", "--ignore-paused", box.id, "echo", "ok"), stdout=subprocess.PIPE)
+    words = box.words("exec", *options, "--ignore-paused", box.id, "echo", "ok")
+    child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     procs = box.cgroups()[0] / "cgroup.procs"
     assert bundles.eventually(lambda: len(procs.read_text().split()) == 2)
-    child.send_signal(signal.SIGTERM)
+    child.send_signal(signo)
     assert child.communicate(timeout=100)[0] == b""
+    assert child.returncode != 0
     assert bundles.eventually(lambda: len(procs.read_text().split()) == 1)
     assert box.status == "paused"
 

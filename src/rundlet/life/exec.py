@@ -15,6 +15,7 @@ from rundlet.plan import process as plan_process
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
+    from collections.abc import Callable
 
     from rundlet.executor.client import Executor
     from rundlet.life.console import Foreground
@@ -29,7 +30,8 @@ def main(options: "Options") -> int:
     """The verb; the status is the command's own, 128 + the signal that ended it, or 0 when detached."""
     process.interruptible()
     container = store.find(options)
-    front = signals = None
+    front: "Foreground | None" = None
+    signals: "Signals | None" = None
     try:
         record = container.record
         now = store.status(record)
@@ -57,11 +59,22 @@ def main(options: "Options") -> int:
             front = Foreground()
             console = front.socket
             proc["consoleSize"] = proc["consoleSize"] or front.size()
-        if not options.detach:
-            from rundlet.life.foreground import Signals
 
-            signals = Signals()
-        pid = join(container, record, config, proc, options, console, front)
+        def before() -> None:
+            nonlocal signals
+            if front:
+                front.receive()
+            if not options.detach:
+                from rundlet.life.foreground import Signals
+
+                signals = Signals()  # until now one that is to end this command ends it: there may be a pause to wait for
+
+        try:
+            pid = join(container, record, config, proc, options, console, before)
+        except BaseException:
+            if front:
+                front.restore()
+            raise
     finally:
         container.close()
     return _wait(pid, signals, front) if signals else 0
@@ -153,11 +166,11 @@ def _with(proc: "Process", names: "list[str]") -> "Capabilities":
 
 def join(
     container: "Container", record: "Record", config: "Config", proc: "Process", options: "Options", console: int = -1,
-    front: "Foreground | None" = None,
+    before: "Callable[[], None] | None" = None,
 ) -> int:
     """Starts the process in the container; its pid. Returns once it runs, confined as decided; else raises Fault and nothing runs.
 
-    `console` is the socket for the process's terminal, `front` who shows it in the foreground.
+    `console` is the socket for the process's terminal; `before` is called when all is made, and the program about to run.
     """
     facts = host.facts(proc["apparmorProfile"])
     in_user = any(space["type"] == "user" for space in config["linux"]["namespaces"])
@@ -194,10 +207,8 @@ def join(
         if held >= 0:
             posix.close(held)
     try:
-        _carry_out(executor, plan, at, record, proc, facts, options, receivers, config, front)
+        _carry_out(executor, plan, at, record, proc, facts, options, receivers, config, before)
     except BaseException as first:
-        if front:
-            front.restore()
         try:
             if options.ignore_paused:
                 _release(at, executor.pid)
@@ -223,7 +234,7 @@ def _hold(record: "Record", mount_namespace: bool) -> "tuple[int, int]":
 
 def _carry_out(
     executor: "Executor", plan: "order.Plan", at: "cgroup_place.Place", record: "Record", proc: "Process", facts: "host.Facts",
-    options: "Options", receivers: "list[socket]", config: "Config", front: "Foreground | None",
+    options: "Options", receivers: "list[socket]", config: "Config", before: "Callable[[], None] | None",
 ) -> None:
     outside = executor.pid
     steps = plan.stage("outside")
@@ -253,9 +264,9 @@ def _carry_out(
         reply = executor.run(steps)
     except StepFailed as failed:
         raise process.telling(failed, steps, plan.transition, facts) from None
-    if front:
-        front.receive()
     process.give_home(executor, reply, proc)
+    if before:
+        before()
     if plan.stage("scheduling"):
         process.take_turns(plan.stage("scheduling"), executor.pid)
     for receiver in receivers:
