@@ -4,12 +4,25 @@ A wheel holds a program, yet no extension module: it fits every CPython from 3.1
 """
 
 import os
+import subprocess
 import sys
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 sys.dont_write_bytecode = True
+
+
+def commit(root: str) -> str:
+    """The commit that is built, "-dirty" behind it where the files differ from it; "" outside of a work tree of our own, or without git."""
+    if not os.path.exists(os.path.join(root, ".git")):
+        return ""
+    words = ["git", "-C", root, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 class Hook(BuildHookInterface):  # type: ignore[type-arg]  # its parameter is hatchling's own
@@ -33,5 +46,10 @@ class Hook(BuildHookInterface):  # type: ignore[type-arg]  # its parameter is ha
             with open(path, "w", encoding="utf-8") as file:
                 file.write(text)
             build_data["shared_data"][path] = place
+        if named := commit(self.root):
+            path = os.path.join(out, "COMMIT")
+            with open(path, "w", encoding="ascii") as file:
+                file.write(named)
+            build_data["force_include"][path] = "rundlet/COMMIT"
         build_data["tag"] = f"py3-none-linux_{compiler.architecture()}"
         build_data["pure_python"] = True  # site-packages, not the folder for extension modules

@@ -60,3 +60,12 @@ if not TYPE_CHECKING:  # a type checker would take every name for one of ours
         from importlib import import_module
 
         return import_module("rundlet.aio") if name == "aio" else getattr(import_module("rundlet.api"), name)
+
+
+def commit() -> str:
+    """The commit that this was built from, as hatch_build.py found it; the name of the release where that is not known."""
+    try:
+        with open(f"{__path__[0]}/COMMIT", encoding="ascii") as file:
+            return file.read()
+    except OSError:
+        return f"v{__version__}"

@@ -91,10 +91,9 @@ def _take_time() -> None:
 
 def _about(options: Options) -> int:
     if options.version:
-        from rundlet import OCI_VERSION, __version__
+        from rundlet import OCI_VERSION, __version__, commit
 
-        # docker info shows the commit, and takes the name of a release as well
-        text = f"rundlet version {__version__}\ncommit: v{__version__}\nspec: {OCI_VERSION}\n"
+        text = f"rundlet version {__version__}\ncommit: {commit()}\nspec: {OCI_VERSION}\n"
     else:
         from rundlet.cliref import help_text
 

@@ -387,6 +387,37 @@ class TestDevices:
         assert box.exec("sh", "-c", script).out == ""
 
 
+class TestBlockIO:
+    """Limits of single devices: systemd knows them, so a reload of its units does not take them away."""
+
+    @pytest.fixture
+    def disk(self) -> str:
+        """The number of a disk."""
+        subprocess.run(["modprobe", "brd", "rd_nr=1"], check=True)
+        return Path("/sys/block/ram0/dev").read_text().strip()
+
+    def test_throttled(self, box: Box, disk: str) -> None:
+        unit = asked(box)
+        where = dict(zip(("major", "minor"), map(int, disk.split(":")), strict=True))
+        box.linux["resources"] = {"blockIO": {
+            "throttleReadBpsDevice": [{**where, "rate": 1 << 20}], "throttleWriteBpsDevice": [{**where, "rate": 2 << 20}],
+            "throttleReadIOPSDevice": [{**where, "rate": 300}], "throttleWriteIOPSDevice": [{**where, "rate": 400}],
+        }}
+        box.config["annotations"] = {"run.oci.systemd.subgroup": ""}  # the unit's own cgroup, whose files systemd writes
+        pid = started(box)
+        names = "IOReadBandwidthMax", "IOWriteBandwidthMax", "IOReadIOPSMax", "IOWriteIOPSMax"
+        assert show(unit, *names) == [f"/dev/block/{disk} {value}" for value in (1 << 20, 2 << 20, 300, 400)]
+        file = CGROUPS / own(pid)[1:] / "io.max"
+        wanted = f"{disk} rbps={1 << 20} wbps={2 << 20} riops=300 wiops=400\n"
+        assert file.read_text() == wanted
+        systemctl("daemon-reload")
+        systemctl("set-property", "--runtime", unit, "IOWeight=77")
+        assert file.read_text() == wanted
+        box.ok("update", "--resources", "-", box.id, input=json.dumps({"blockIO": {"throttleReadBpsDevice": [{**where, "rate": 5 << 20}]}}))
+        assert show(unit, *names)[:2] == [f"/dev/block/{disk} {5 << 20}", f"/dev/block/{disk} {2 << 20}"]
+        assert file.read_text() == wanted.replace(f"rbps={1 << 20}", f"rbps={5 << 20}")
+
+
 class TestAnnotations:
     """What annotations change of the unit."""
 
@@ -403,6 +434,28 @@ class TestAnnotations:
         names = "TimeoutStopUSec", "CollectMode", "CPUWeight", "SendSIGHUP", "Description"
         assert show(unit, *names) == ["7s", "inactive", "321", "yes", "a ('nice') one"]
         assert {"dbus.service", "dbus.socket"} <= set(show(unit, "After")[0].split())
+
+    def test_the_hierarchy_of_v1_for_an_old_systemd(self, box: Box) -> None:
+        """run.oci.systemd.force_cgroup_v1: refused until the host has that hierarchy; no controller leaves v2 for it."""
+        asked(box)
+        box.mount("/sys/fs/cgroup", "cgroup", "nosuid", "noexec", "nodev", kind="cgroup")
+        box.config["annotations"] = {"run.oci.systemd.force_cgroup_v1": "/sys/fs/cgroup"}
+        box.linux["resources"] = {"pids": {"limit": 77}}
+        assert "systemd's hierarchy of cgroup v1 is not mounted on this host; mkdir /sys/fs/cgroup/systemd && mount" in refused(box)
+        there = CGROUPS / "systemd"
+        there.mkdir()
+        subprocess.run(["mount", "-t", "cgroup", "-o", "none,name=systemd,xattr", "cgroup", str(there)], check=True)
+        try:
+            box.sh("ls /sys/fs/cgroup; grep -c ' /sys/fs/cgroup' /proc/self/mountinfo; head -n 1 /sys/fs/cgroup/systemd/cgroup.procs; sleep 1000")
+            box.linux["cgroupsPath"] = f"/{box.id}"
+            pid = started(box, bundles.words())
+            assert bundles.eventually(lambda: box.output.read_text() == "systemd\n2\n1\n"), box.output.read_text()
+            assert (CGROUPS / box.id / "pids.max").read_text() == "77\n"
+            box.ok("delete", "--force", box.id)
+            assert bundles.status_of(pid) == 128 + signal.SIGKILL
+        finally:
+            subprocess.run(["umount", str(there)], check=True)
+            there.rmdir()
 
     @pytest.mark.parametrize(("name", "inside"), [("", ""), ("x/y", "/x/y")])
     def test_subgroup(self, box: Box, name: str, inside: str) -> None:
@@ -426,6 +479,26 @@ class TestAnnotations:
         box.config["annotations"] = {f"org.systemd.property.{key}": value}
         text = refused(box)
         assert text.startswith(f"rundlet: /annotations/org.systemd.property.{key}: ") and says in text
+
+
+class TestDamaged:
+    """What leads to the unit when the record cannot be read."""
+
+    @pytest.mark.parametrize("text", [b"{", None])
+    def test_record(self, box: Box, text: bytes | None) -> None:
+        unit = asked(box)
+        pid = started(box)
+        cgroup = CGROUPS / own(pid)[1:]
+        record = box.root / box.id / "state.json"
+        if text is None:
+            record.unlink()
+        else:
+            record.write_bytes(text)
+        assert box.call("state", box.id).status == 1 and loaded(unit)
+        done = box.call("delete", "--force", box.id)
+        assert (done.status, done.err) == (0, "")
+        assert bundles.status_of(pid) == 128 + signal.SIGKILL
+        gone(unit, cgroup.parent)
 
 
 class TestBus:

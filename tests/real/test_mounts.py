@@ -605,3 +605,20 @@ def test_a_filesystem_of_a_device(box: Box, flag: str) -> None:
             assert box.left() == []
     finally:
         subprocess.run(["losetup", "--detach", device], check=True)
+
+
+@pytest.mark.skipif("name=systemd" not in bundles.CGROUPS["mounts"], reason="systemd's hierarchy of cgroup v1 is not mounted here")
+@pytest.mark.parametrize("namespace", [True, False])
+def test_systemds_hierarchy_of_v1_alone(box: Box, namespace: bool) -> None:
+    """crun's annotation, for a container with a systemd that does not know cgroup v2."""
+    if not namespace:
+        box.without("cgroup")
+    box.mount("/sys/fs/cgroup", "cgroup", "nosuid", "noexec", "nodev", "ro", kind="cgroup")
+    box.config["annotations"] = {"run.oci.systemd.force_cgroup_v1": "/sys/fs/cgroup"}
+    out = box.says("ls /sys/fs/cgroup; head -n 1 /sys/fs/cgroup/systemd/cgroup.procs; grep ' /sys/fs/cgroup' /proc/self/mountinfo")
+    names, first, *rest = out.splitlines()
+    assert (names, first) == ("systemd", "1")
+    mounts = {line.split()[4]: line for line in rest if line.count(" - ")}
+    assert sorted(mounts) == ["/sys/fs/cgroup", "/sys/fs/cgroup/systemd"]
+    assert " - cgroup " in mounts["/sys/fs/cgroup/systemd"] and "name=systemd" in mounts["/sys/fs/cgroup/systemd"]
+    assert mounts["/sys/fs/cgroup"].split()[5].startswith("ro,")

@@ -151,6 +151,61 @@ def test_joined_by_a_file_bound_on_them(box: Box, holder: int, bound: dict[str, 
     box.ended()
 
 
+@pytest.mark.parametrize("folder", ["/proc/self/fd", "/dev/fd", "/proc/thread-self/fd"])
+def test_joined_by_a_descriptor_of_the_caller(box: Box, holder: int, folder: str) -> None:
+    """As a service manager passes them on, with or without --preserve-fds."""
+    fds = {kind: os.open(f"/proc/{holder}/ns/{FILES[kind]}", os.O_RDONLY) for kind in ("network", "ipc", "uts")}
+    try:
+        box.namespaces("pid", "mount", "cgroup", **{kind: f"{folder}/{fd}" for kind, fd in fds.items()})
+        box.save()
+        done = box.call("create", "--bundle", str(box.bundle), box.id, pass_fds=tuple(fds.values()))
+        assert (done.status, done.err) == (0, "")
+        box.ok("start", box.id)
+        assert all(spaces(box.pid)[kind] == spaces(holder)[kind] for kind in fds)
+        assert all(spaces(box.pid)[kind] != OURS[kind] for kind in fds)
+        # nor has the container been given them
+        assert sorted(int(fd) for fd in os.listdir(f"/proc/{box.pid}/fd")) == [0, 1, 2]
+        assert box.exec("readlink", "/proc/self/ns/uts").out.strip() == os.readlink(f"/proc/{holder}/ns/uts")
+    finally:
+        for fd in fds.values():
+            os.close(fd)
+    box.ended()
+
+
+def test_joined_by_a_pidfd_of_the_caller(box: Box, holder: int) -> None:
+    """It stands for the process's namespace of whatever kind is asked for."""
+    fd = os.pidfd_open(holder)
+    kinds = ("network", "ipc", "uts")
+    try:
+        box.namespaces("pid", "mount", "cgroup", **dict.fromkeys(kinds, f"/proc/self/fd/{fd}"))
+        box.save()
+        done = box.call("create", "--bundle", str(box.bundle), box.id, pass_fds=(fd,))
+    finally:
+        os.close(fd)
+    assert (done.status, done.err) == (0, "")
+    assert all(spaces(box.pid)[kind] == spaces(holder)[kind] for kind in kinds)
+    box.ended()
+
+
+def test_a_descriptor_that_is_no_namespace(box: Box) -> None:
+    box.without("uts")
+    box.linux["namespaces"].append({"type": "uts", "path": "/proc/self/fd/77"})
+    done = box.run()
+    assert done.status == 1 and "/linux/namespaces/5/path: /proc/self/fd/77: no such file or directory" in done.err
+    with open("/proc/self/ns/net") as net:
+        box.linux["namespaces"][-1]["path"] = f"/proc/self/fd/{net.fileno()}"
+        done = box.run(pass_fds=(net.fileno(),))
+    assert done.status == 1 and "is a network namespace, not a uts namespace" in done.err
+    with subprocess.Popen(["sleep", "1000"]) as other:
+        fd = os.pidfd_open(other.pid)
+        other.kill()
+    box.linux["namespaces"][-1]["path"] = f"/proc/self/fd/{fd}"
+    done = box.run(pass_fds=(fd,))
+    os.close(fd)
+    assert done.status == 1 and "is what the namespace belongs to still there?" in done.err
+    assert box.left() == []
+
+
 @pytest.mark.parametrize(
     ("kind", "changes", "why"),
     [

@@ -93,7 +93,15 @@ class TestLimits:
         ("cpuset.mems", "0", {"AllowedMemoryNodes": ("ay", b"\x01")}),
         ("cpuset.cpus", "0-7:2/4", {}),
         ("io.weight", "default 200", {"IOWeight": ("t", 200)}),
-        ("io.weight", "8:0 200", {}),
+        ("io.weight", "8:0 200", {"IODeviceWeight": ("a(st)", [("/dev/block/8:0", 200)])}),
+        ("io.max", "8:16 rbps=1024 wbps=max riops=5 other=1", {
+            "IOReadBandwidthMax": ("a(st)", [("/dev/block/8:16", 1024)]),
+            "IOWriteBandwidthMax": ("a(st)", [("/dev/block/8:16", systemd.UNSET)]),
+            "IOReadIOPSMax": ("a(st)", [("/dev/block/8:16", 5)]),
+        }),
+        ("io.max", "8:16 rbps=1G", {}),
+        ("blkio.throttle.read_bps_device", "8:0 4096", {"BlockIOReadBandwidth": ("a(st)", [("/dev/block/8:0", 4096)])}),
+        ("blkio.throttle.read_iops_device", "8:0 4096", {}),
         ("hugetlb.2MB.max", "0", {}),
     ])
     def test_one(self, file: str, text: str, properties: dict[str, Any]) -> None:

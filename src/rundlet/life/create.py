@@ -117,6 +117,7 @@ class Creation:
         self.undo: "list[Callable[[], object]]" = []
         self.told: "Record | None" = None  # once hooks have been told of the container
         self.agent: "socket | None" = None  # a connection to the seccomp agent, where a listener is wanted
+        self.joined: "dict[str, int]" = {}  # namespaces that the caller gives as descriptors
         self.files: "Files | None" = None  # where hooks write to, where there are some
 
     def build(self) -> "Container":
@@ -159,6 +160,7 @@ class Creation:
             from rundlet.life import joined
 
             joined.check(config)
+            self.joined = joined.held(config)
         transition = decide(config, facts)
         log.debug(f"label: {transition.action} {transition.profile}: {transition.reason}")
         self.bundle = bundle.survey(config, self.path)
@@ -192,9 +194,11 @@ class Creation:
         for note in resources.notes(limits, layout):
             log.warning(note)
         if any(m["type"] in ("cgroup", "cgroup2") for m in config["mounts"]) or "run.oci.delegate-cgroup" in config["annotations"]:
-            from rundlet.plan import delegation
+            from rundlet.plan import cgroupfs, delegation
 
             self.delegation = delegation.decide(config, layout)
+            if without := cgroupfs.idle(config):
+                log.warning(without)
         devices = b""
         if at.dirs and resources.version(layout, "devices") == 2 and not self.bare:
             devices = devicefilter.program(devicefilter.rules(limits["devices"]))
@@ -245,6 +249,7 @@ class Creation:
             passed.update(self.files.fds)
         if self.agent:
             passed["receiver"] = self.agent.fileno()
+        passed.update(self.joined)
         held: "dict[str, int]" = {}
         if self.plan.users:
             from rundlet.life import idmounts
@@ -265,7 +270,7 @@ class Creation:
         process.bury(outside)
         # only now: what the kernel sets aside for new namespaces is the runtime's to pay, and a limit of one process is met
         if self.unit:
-            self._unit(self.unit, record, executor.pid, need)
+            self._unit(self.unit, container, record, executor.pid, need)
         else:
             cgroup_files.join(self.place, executor.pid, alone=True)
         if self.rdt:
@@ -315,13 +320,16 @@ class Creation:
 
             owner.give(made.dirs[-1], self.delegation.owner)
 
-    def _unit(self, unit: "Unit", record: "Record", pid: int, need: "set[str]") -> None:
+    def _unit(self, unit: "Unit", container: "Container", record: "Record", pid: int, need: "set[str]") -> None:
         """systemd makes the unit around the process; the rest as without it."""
         process.uninterruptible()  # until it is known whether there is a unit of ours
         job = unit.start(pid, self.writes)
         record["systemd"] = unit.made()
         process.interruptible()
         self._limit(record, unit.enter(job, pid, need))
+        # beside the record, which may come to harm: nothing else than this name leads to the unit
+        made = {"systemd": record["systemd"], "cgroup": record["cgroup"]}
+        store.put(container.fd, "unit.json", jsontext.dumps(made).encode("utf-8", "surrogateescape"))
         if self.devices:
             other = client.spawn()  # the process itself is in namespaces already
             try:

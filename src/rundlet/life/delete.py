@@ -43,7 +43,7 @@ def delete(container: "Container", force: bool) -> None:
     if not container.complete:
         if not force:
             raise WrongState(f"container {container.folder.rpartition('/')[2]} was never completed; remove it with delete --force")
-        if container.damaged:
+        if container.damaged or container.unit():
             _salvage(container)
         container.remove()
         return
@@ -68,12 +68,20 @@ def delete(container: "Container", force: bool) -> None:
 
 
 def _salvage(container: "Container") -> None:
-    """Of a container whose record is damaged, what its configuration tells: its cgroups, and so its processes."""
+    """Of a container whose record is damaged, what its unit or its configuration tells: its cgroups, and so its processes."""
     from rundlet.cgroup import layout
 
     name = container.folder.rpartition("/")[2]
-    at = place.place(layout.read(), spec.load(container.config())[0]["linux"]["cgroupsPath"], name)
+    unit = container.unit()
+    if unit:
+        at = place.load(unit["cgroup"])
+    else:
+        at = place.place(layout.read(), spec.load(container.config())[0]["linux"]["cgroupsPath"], name)
     tasks.signal_all(at, kernel.SIGKILL)
+    if unit:
+        from rundlet.life import systemd
+
+        systemd.stop(unit["systemd"])
     files.remove(at, PATIENCE)
 
 

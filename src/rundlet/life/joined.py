@@ -1,6 +1,7 @@
 """Namespaces to be joined by path: are they what the configuration says they are, and not the host's where that would harm it?
 
-Looking is not joining: the executor opens the paths anew, and the kernel compares the kind again, setns(2).
+Looking is not joining: the executor opens the paths anew, and the kernel compares the kind again, setns(2). A path such as
+/proc/self/fd/7 names a descriptor that the caller has left open for us; it may be a pidfd too, which stands for the process's namespace.
 """
 
 import posix
@@ -9,6 +10,8 @@ from posix import O_CLOEXEC, O_NONBLOCK, O_RDONLY
 
 from rundlet import kernel as k
 from rundlet.errors import BadSpec
+from rundlet.life.store import read
+from rundlet.plan import namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,9 +28,29 @@ def check(config: "Config") -> None:
             _spare_the_host(config, space["type"], f"/linux/namespaces/{index}/path")
 
 
+def held(config: "Config") -> "dict[str, int]":
+    """The descriptors of the caller's that are namespaces to be joined, by the slots of plan/namespaces.py; they stay the caller's."""
+    named = {f"ns:{space['type']}": namespaces.descriptor(space["path"] or "") for space in config["linux"]["namespaces"]}
+    return {slot: fd for slot, fd in named.items() if fd >= 0}
+
+
+def _process(path: str) -> "int | None":
+    """The process that a descriptor of the runtime stands for, -1 where it has ended; None where it is no pidfd."""
+    number = namespaces.descriptor(path)
+    if number < 0:
+        return None
+    for line in read(f"/proc/self/fdinfo/{number}").splitlines():
+        if line.startswith(b"Pid:"):
+            return int(line.split()[1])
+    return None
+
+
 def _is_hosts(space: "Namespace", path: str, where: str) -> bool:
     """Whether it is the runtime's own."""
     try:
+        pid = _process(path)
+        if pid is not None:
+            path = f"/proc/{pid}/ns/{FILES.get(space['type'], space['type'])}"
         fd = posix.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
     except OSError as e:
         raise BadSpec(where, f"{path}: {(e.strerror or '').lower()}; is what the namespace belongs to still there?") from None

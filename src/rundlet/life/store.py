@@ -3,6 +3,7 @@
     <root>/<id>/state.json    the record: written first as "creating", so that whatever dies leaves what delete needs to clean up
     <root>/<id>/config.json   the configuration as it was read at create: exec and delete go by it, whatever becomes of the bundle
     <root>/<id>/steps.json    the steps of the last stage by name, for start to say which one failed
+    <root>/<id>/unit.json     of a container in a unit of systemd which one it is, and its cgroups, should the record be damaged
     <root>/<id>/start         the socket on which the first process waits for start
     <root>/<id>/record.json   what was asked, decided and observed, for whoever asks later: record.py
     <root>/<id>/execs         what those execs were held to that asked for more or other than the container: execs.py
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
         nnp: bool
         seccomp: bool
         bounding: int
+
+    class Unit(TypedDict):
+        """unit.json."""
+
+        systemd: Made
+        cgroup: list[list[object]]
 
     class Record(TypedDict):
         """state.json. `phase` is what the commands brought about; status() asks the kernel as well."""
@@ -146,6 +153,13 @@ class Container:
     def config(self) -> bytes:
         """The text of the configuration as it was at create."""
         return read(self.folder + "/config.json")
+
+    def unit(self) -> "Unit | None":
+        """What was written beside the record of a unit of systemd; None where there is none."""
+        try:
+            return jsontext.loads(read(self.folder + "/unit.json"), "unit.json")  # type: ignore[return-value]
+        except (FileNotFoundError, BadSpec):
+            return None
 
     def exists(self) -> bool:
         """Whether its folder has not been removed meanwhile."""

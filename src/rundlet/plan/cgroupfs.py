@@ -2,6 +2,9 @@
 
 On a host with cgroup v2 alone that is the container's own subtree: a new mount of cgroup2 where there is a cgroup namespace (whose
 root it shows), else a bind of the container's directory. With v1 it is a tmpfs with one directory a hierarchy, each made the same way.
+
+crun's annotation run.oci.systemd.force_cgroup_v1 names the destination of such a mount, which then has nothing but systemd's own hierarchy
+of v1, for a container with a systemd that does not know v2. The host has to have it mounted, beside cgroup v2: crun(1).
 """
 
 from rundlet import kernel as k
@@ -12,18 +15,44 @@ from rundlet.plan.step import Call, Slot, Step
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rundlet.plan.mounts import Mounting, Options
-    from rundlet.spec.types import Mount
+    from rundlet.spec.types import Config, Mount
 
     Hierarchy = tuple[str, int, list[str]]
 
 
-def add(mounting: "Mounting", index: int, given: "Mount", options: "Options", path: str) -> None:
-    """Adds mount `index`, of the container's cgroups, at `path`. Raises Refused.
+FORCED = "run.oci.systemd.force_cgroup_v1"
+
+
+def idle(config: "Config") -> str:
+    """Why the annotation has no effect; "" where it has, or is not there."""
+    path = config["annotations"].get(FORCED)
+    if path is None or any(_is_forced(mount, path) for mount in config["mounts"]):
+        return ""
+    return f"/annotations/{FORCED}: has no effect: there is no mount of type cgroup on {path}"
+
+
+def _is_forced(mount: "Mount", path: "str | None") -> bool:
+    return path is not None and mount["type"] in ("cgroup", "cgroup2") and mount["destination"].rstrip("/") == path.rstrip("/")
+
+
+def _systemds(dirs: "list[Hierarchy]") -> "list[Hierarchy]":
+    """Of the hierarchies systemd's own of v1. Raises Refused where there is none."""
+    found = [one for one in dirs if one[2] == ["name=systemd"]]
+    if not found:
+        todo = "mkdir /sys/fs/cgroup/systemd && mount -t cgroup -o none,name=systemd,xattr cgroup /sys/fs/cgroup/systemd"
+        raise Refused(f"/annotations/{FORCED}: systemd's hierarchy of cgroup v1 is not mounted on this host", f"{todo}, or remove it")
+    return found
+
+
+def add(mounting: "Mounting", index: int, given: "Mount", options: "Options", path: str, forced: "str | None" = None) -> None:
+    """Adds mount `index`, of the container's cgroups, at `path`; `forced` is what the annotation says. Raises Refused.
 
     In a user namespace the kernel may refuse a new mount even where there is a cgroup namespace, since that one is joined and belongs to
     another. Then the container's directories are shown as without one.
     """
     dirs, namespace = mounting.cgroups, bool(mounting.cgroup_ns)
+    if _is_forced(given, forced):
+        dirs = _systemds(dirs)
     spare = mounting.cgroup_ns == "joined" and mounting.in_user and mounting.privileged
     if not namespace or spare:
         (mounting.late if mounting.late_cgroup else mounting.sources).extend(sources(index, dirs))

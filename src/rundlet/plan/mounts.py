@@ -165,7 +165,7 @@ class Mounting:
         if mount["type"] in ("cgroup", "cgroup2") and not bound:
             from rundlet.plan import cgroupfs
 
-            cgroupfs.add(self, i, mount, options, path)
+            cgroupfs.add(self, i, mount, options, path, config["annotations"].get(cgroupfs.FORCED))
         elif i in bundle.links:
             from rundlet.plan import links
 

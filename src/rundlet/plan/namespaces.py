@@ -17,11 +17,19 @@ def wanted(namespaces: "list[Namespace]") -> "dict[str, str | None]":
     return {space["type"]: space["path"] for space in namespaces}
 
 
+def descriptor(path: str) -> int:
+    """The number of the runtime's own descriptor that a path names; -1 where it names none. Nobody else has it by that path."""
+    for folder in ("/proc/self/fd/", "/proc/thread-self/fd/", "/dev/fd/"):
+        if path.startswith(folder) and path[len(folder) :].isdigit() and path.isascii():
+            return int(path[len(folder) :])
+    return -1
+
+
 def join(paths: "dict[str, str]") -> "tuple[Step, ...]":
     """Joins namespaces by path; mount last, since paths are looked up in it.
 
     Joining a namespace takes privilege over the user namespace that owns it: the host's first, then, once the user namespace is joined,
-    those that belong to that one: setns(2).
+    those that belong to that one: setns(2). A path that names a descriptor of the runtime is not opened: it was passed on as the slot.
     """
     if not paths:
         return ()
@@ -31,7 +39,7 @@ def join(paths: "dict[str, str]") -> "tuple[Step, ...]":
             f"open the {kind} namespace {paths[kind]}",
             Call("openat", k.AT_FDCWD, paths[kind], k.O_RDONLY | k.O_CLOEXEC, 0, into=f"ns:{kind}"), kind="namespace",
         )
-        for kind in [*order, *(["user"] if "user" in paths else [])]
+        for kind in [*order, *(["user"] if "user" in paths else [])] if descriptor(paths[kind]) < 0
     ]
     later = ("EPERM",) if "user" in paths else ()
     for kind in order:

@@ -120,6 +120,15 @@ NUMBERS = {
     "memory.swap.max": ("MemorySwapMax", 0), "pids.max": ("TasksMax", 1), "cpu.weight": ("CPUWeight", 1),
     "memory.limit_in_bytes": ("MemoryLimit", 1), "cpu.shares": ("CPUShares", 2), "blkio.weight": ("BlockIOWeight", 10),
 }
+# limits of single devices: file → word in it → property; without a word in the file there is a number alone
+DEVICES: "dict[str, dict[str, str]]" = {
+    "io.max": {
+        "rbps": "IOReadBandwidthMax", "wbps": "IOWriteBandwidthMax", "riops": "IOReadIOPSMax", "wiops": "IOWriteIOPSMax",
+    },
+    "io.weight": {"": "IODeviceWeight"},
+    "blkio.throttle.read_bps_device": {"": "BlockIOReadBandwidth"}, "blkio.throttle.write_bps_device": {"": "BlockIOWriteBandwidth"},
+    "blkio.weight_device": {"": "BlockIODeviceWeight"},
+}
 SETS = {"cpuset.cpus": "AllowedCPUs", "cpuset.mems": "AllowedMemoryNodes"}
 
 
@@ -140,6 +149,8 @@ def limits(writes: "Iterable[Write]", version: int) -> "Properties":
             mask = _mask(text)
             if mask and version >= 244:
                 out[SETS[file]] = "ay", mask
+        elif file in DEVICES and ":" in text.partition(" ")[0]:
+            _device(out, DEVICES[file], text)
         elif file == "io.weight":
             value = _number(text.removeprefix("default "))
             if value:
@@ -173,6 +184,21 @@ def _number(text: str) -> "int | None":
     if text in ("max", "-1"):
         return UNSET
     return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _device(out: "Properties", words: "dict[str, str]", text: str) -> None:
+    """The properties for a line such as 8:0 rbps=1048576 wiops=max. systemd finds a device of this path by its numbers alone.
+
+    v1 knows no operations there: systemd's block I/O of v1 is bytes and weights.
+    """
+    number, *limits = text.split()
+    for limit in limits:
+        word, equals, amount = limit.rpartition("=")
+        value = _number(amount)
+        if value and (word if equals else "") in words:
+            name = words[word]
+            given: "list[tuple[str, int]]" = out.setdefault(name, ("a(st)", []))[1]  # type: ignore[assignment]
+            given.append((f"/dev/block/{number}", value))
 
 
 def _quota(out: "Properties", quota: str, period: str, version: int) -> None:
