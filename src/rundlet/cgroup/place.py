@@ -52,7 +52,7 @@ def sub(place: Place, path: str) -> Place:
     if not path.strip("/"):
         return place
     if ".." in path.split("/"):
-        raise BadSpec("--cgroup", f"{path} is not a sub cgroup path")
+        raise BadSpec("--cgroup", f"bad sub cgroup path: {path} is not a sub cgroup path")
     below = _below(path, "--cgroup")
     return Place(tuple(Dir(f"{at.path}/{below}", at.mount, at.version, at.controllers) for at in place.dirs))
 
