@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # of the caller's surroundings, not of the container's: sd_listen_fds(3), sd_notify(3)
 CALLERS = (b"LISTEN_FDS", b"LISTEN_PID", b"LISTEN_FDNAMES", b"NOTIFY_SOCKET", b"RUN_OCI_SECCOMP_RECEIVER")
+UNDONE = ("create", "run", "exec", "start")  # when they are called off; others are waited for
 
 
 def run() -> None:
@@ -72,6 +73,10 @@ def carry_out(request: "dict[str, Any]", count: int) -> "dict[str, Any]":
     try:
         module = VERBS[options.verb][0]
         __import__(module)
+        if options.verb in UNDONE:
+            process.interruptible()
+        else:
+            process.uninterruptible()  # it does not take long, and half of it would be neither done nor undone
         report["status"] = sys.modules[module].main(options)
         process.uninterruptible()
     except Fault as fault:

@@ -12,6 +12,7 @@ from rundlet.api.operation import Operation, Wait, calmly, within
 from rundlet.api.results import Completed
 from rundlet.api.streams import DEVNULL, PIPE, Console, Given, Stdio, collecting
 from rundlet.api.work import Child, Work, command
+from rundlet.errors import Fault, WrongState
 from rundlet.life import store
 
 # ── processes are made ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -85,9 +86,25 @@ def _do(container: BaseContainer, verb: str, texts: Mapping[str, bytes] | None =
 def start(container: BaseContainer, *, timeout: float | None = None) -> Operation[None]:
     """Runs the program of a created container; returns once it runs, and is confined as was decided.
 
-    Raises WrongState, and Fault when the program cannot be executed or is not confined so: then the container is stopped.
+    Raises WrongState, and Fault when the program cannot be executed or is not confined so: then the container is stopped. Called off, or
+    after `timeout` seconds, it is stopped as well: nobody has looked yet how what runs is confined.
     """
-    return within(timeout, _do(container, "start"))
+    try:
+        yield from within(timeout, _do(container, "start"))
+    except Fault:
+        raise
+    except BaseException:
+        yield from calmly(_kill(container))
+        raise
+
+
+def _kill(container: BaseContainer) -> Operation[None]:
+    """Kills the first process, unless it has ended, and waits for that."""
+    try:
+        yield from _do(container, "kill", args=["KILL"])
+        yield from wait(container)
+    except WrongState:
+        pass
 
 
 def kill(container: BaseContainer, signal: int | str = "TERM", *, all: bool = False) -> Operation[None]:

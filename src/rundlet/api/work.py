@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from fcntl import F_DUPFD_CLOEXEC, fcntl
+from threading import Lock
 from typing import Any
 
 from rundlet import errors
@@ -33,6 +34,7 @@ class Child:
         self.pid = pid
         self.status: int | None = None  # once it has ended: the exit status, or the negative number of the signal
         self.ended = True
+        self._lock = Lock()  # two threads may wait for it
         try:
             self.pidfd = aside(os.pidfd_open(pid))
             self.ended = False
@@ -41,20 +43,19 @@ class Child:
 
     def poll(self) -> bool:
         """Whether it has ended; never waits."""
-        if self.ended:
-            return True
-        try:
-            found = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
-        except ChildProcessError:
-            self.ended = True  # somebody else in this program has waited for it, or SIGCHLD is ignored: its status is lost
+        with self._lock:
+            if self.ended:
+                return True
+            try:
+                found = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+                if found is None:
+                    return False
+                self.status = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+            except ChildProcessError:
+                pass  # something else in this program has waited for it, or SIGCHLD is ignored: its status is lost
+            self.ended = True
             os.close(self.pidfd)
             return True
-        if found is None:
-            return False
-        self.status = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
-        self.ended = True
-        os.close(self.pidfd)
-        return True
 
     def wait(self) -> Operation[int | None]:
         """Waits for its end; the status, None where that is lost."""
@@ -120,6 +121,7 @@ class Work:
         text. `makes`: the command makes a process that is to be our child.
         """
         self.verb: str = options["verb"]
+        self.id: str = options["id"]
         self.report: Report | None = None
         self._said = b""
         self._executor: Child | None = None
@@ -165,22 +167,25 @@ class Work:
                 self._said += part
                 continue
             status = yield from self._child.wait()
+            what = f"{self.verb} ended with status {status} before it could say what came of it"
+            silent = {"bug": f"{what}; delete --force removes what there may be of {self.id}"}
+            report = Report(json.loads(self._said) if self._said else silent)
             if self._executor:
-                yield from self._bury(self._executor)
-            os.close(self._reading)
-            silent = {"bug": f"{self.verb} ended with status {status} and said nothing"}
-            self.report = Report(json.loads(self._said) if self._said else silent)
+                yield from self._bury(self._executor, report)
+            os.close(self._reading)  # last: whoever is disturbed in here begins anew
+            self.report = report
         return self.report
 
-    def _bury(self, executor: Child) -> Operation[None]:
-        """Waits for the executor, and for what it made and the command could not tell us of any more."""
+    def _bury(self, executor: Child, report: Report) -> Operation[None]:
+        """Waits for the executor, and for what it has cloned when the command was called off before it knew: it ends with the command, at
+        the end of their socket, and is still in the executor's group."""
         yield from executor.wait()
-        if not self._said:
-            try:
-                while os.waitid(os.P_PGID, executor.pid, os.WEXITED | os.WNOHANG):
-                    pass
-            except ChildProcessError:
-                pass
+        if report.done:
+            return
+        for task in os.listdir("/proc/self/task"):
+            for pid in _children(task):
+                if _group(pid) == executor.pid:
+                    yield from Child(pid).wait()
 
     def call_off(self) -> Operation[Report]:
         """Has the command undo what it began, and waits until it has; how it ended, which may be well if it was done before."""
@@ -198,6 +203,23 @@ def command(options: Mapping[str, Any], texts: Mapping[str, bytes] | None = None
         raise
     report.check(work.verb)
     return report
+
+
+def _children(task: str) -> list[int]:
+    """The children that a thread of ours has made."""
+    try:
+        with open(f"/proc/self/task/{task}/children") as file:
+            return [int(word) for word in file.read().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []  # it has ended
+
+
+def _group(pid: int) -> int:
+    """The process group of a child; that of one that has ended as well: proc_pid_stat(5)."""
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 def _memfd(text: bytes) -> int:

@@ -148,18 +148,18 @@ def make_ready(executor: Executor, argv: "list[str]", sealed: bool, *steps: Step
         executor.receive(first)
 
 
-def start(argv: "list[str]", actions: "list[tuple[int, int, int]]") -> "tuple[int, bool]":
-    """Spawns the executor; its pid, and whether it runs from the sealed memfd. `actions`: the file actions of posix_spawn."""
+def start(argv: "list[str]", actions: "list[tuple[int, int, int]]", **how: int) -> "tuple[int, bool]":
+    """Spawns the executor; its pid, and whether it runs from the sealed memfd. `actions` and `how` are posix_spawn's."""
     memfd = _sealed()
     if memfd >= 0:
         try:
-            return posix_spawn(f"/proc/self/fd/{memfd}", argv, {}, file_actions=actions, setsigmask=[], setsigdef=SIGNALS), True
+            return posix_spawn(f"/proc/self/fd/{memfd}", argv, {}, file_actions=actions, setsigmask=[], setsigdef=SIGNALS, **how), True
         except PermissionError:
             pass  # memfds are not executable here; the installed file is, through a read-only mount
         finally:
             close(memfd)
     try:
-        return posix_spawn(BINARY, argv, {}, file_actions=actions, setsigmask=[], setsigdef=SIGNALS), False
+        return posix_spawn(BINARY, argv, {}, file_actions=actions, setsigmask=[], setsigdef=SIGNALS, **how), False
     except OSError as e:
         why = f"cannot execute {BINARY}: {(e.strerror or '').lower()}"
         raise Refused(why, "reinstall rundlet, or permit executing this file") from None

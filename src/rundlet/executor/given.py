@@ -31,14 +31,17 @@ class Given:
 
 
 def launch(fds: "Sequence[int]") -> "tuple[Given, socket]":
-    """Starts an executor whose descriptors 0, 1, 2 … are `fds`, and the other end of its socket. Raises Refused, as client.spawn()."""
+    """Starts an executor whose descriptors 0, 1, 2 … are `fds`, and the other end of its socket. Raises Refused, as client.spawn().
+
+    It has a group of processes of its own, in which what it clones is until that begins a session.
+    """
     ours, theirs = socketpair(1, SOCK_STREAM)  # AF_UNIX
     count = len(fds)
     high: "list[int]" = []
     try:
         for fd in (*fds, theirs.fileno()):  # out of the way first: one may be another's place
             high.append(fcntl(fd, F_DUPFD_CLOEXEC, count + 1))
-        pid, sealed = client.start(["rundlet", str(count)], [(POSIX_SPAWN_DUP2, fd, to) for to, fd in enumerate(high)])
+        pid, sealed = client.start(["rundlet", str(count)], [(POSIX_SPAWN_DUP2, fd, to) for to, fd in enumerate(high)], setpgroup=0)
     except BaseException:
         ours.close()
         raise
