@@ -10,9 +10,10 @@ passes here at every start and wants none. `rundlet.aio` has for asyncio those t
 __version__ = "0.1.0"
 OCI_VERSION = "1.3.0"  # the newest runtime-spec whose every field is understood
 __all__ = (
-    "DEVNULL", "OCI_VERSION", "PIPE", "STDOUT", "BadSpec", "Bundle", "Completed", "Config", "Container", "Document", "Explanation", "Facts",
-    "Fault", "Making", "Plan", "Process", "ProgramFailed", "Refused", "Spawning", "State", "StepFailed", "Stream", "Terminal", "Usage",
-    "WrongState", "aio", "config", "containers", "create", "exec", "explain", "facts", "make_plan", "run",
+    "DEVNULL", "OCI_VERSION", "PIPE", "STDOUT", "BadSpec", "Bundle", "Completed", "Config", "Container", "Difference", "Document",
+    "Explanation", "Facts", "Fault", "Making", "Plan", "Process", "ProgramFailed", "Refused", "Report", "Spawning", "State",
+    "StepFailed", "Stream", "Terminal", "Unknown", "Usage", "WrongState", "aio", "config", "containers", "create", "exec", "explain",
+    "facts", "make_plan", "run", "verify",
 )
 
 TYPE_CHECKING = False
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from rundlet.api import Completed as Completed
     from rundlet.api import Config as Config
     from rundlet.api import Container as Container
+    from rundlet.api import Difference as Difference
     from rundlet.api import Document as Document
     from rundlet.api import Explanation as Explanation
     from rundlet.api import Facts as Facts
@@ -35,11 +37,13 @@ if TYPE_CHECKING:
     from rundlet.api import Process as Process
     from rundlet.api import ProgramFailed as ProgramFailed
     from rundlet.api import Refused as Refused
+    from rundlet.api import Report as Report
     from rundlet.api import Spawning as Spawning
     from rundlet.api import State as State
     from rundlet.api import StepFailed as StepFailed
     from rundlet.api import Stream as Stream
     from rundlet.api import Terminal as Terminal
+    from rundlet.api import Unknown as Unknown
     from rundlet.api import Usage as Usage
     from rundlet.api import WrongState as WrongState
     from rundlet.api import config as config
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
     from rundlet.api import facts as facts
     from rundlet.api import make_plan as make_plan
     from rundlet.api import run as run
+    from rundlet.api import verify as verify
 
 if not TYPE_CHECKING:  # a type checker would take every name for one of ours
 

@@ -7,14 +7,15 @@ Nothing blocks the loop for longer than it takes to start a process, and nothing
 cancelled undoes what it began before it ends: nothing is left behind. Everything else is in `rundlet`, and waits for nothing.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
 from rundlet.api import operations as ops
-from rundlet.api.asked import Bundle, Making, Read, Spawning
+from rundlet.api.asked import Bundle, Making, Path, Read, Spawning
 from rundlet.api.awaiting import Opening, awaited, carry
 from rundlet.api.base import BaseContainer, BaseProcess, new
+from rundlet.api.checking import Report, verifying
 from rundlet.api.results import Completed
 from rundlet.api.streams import Master, Pipe
 
@@ -126,4 +127,11 @@ async def exec(
     return await held.exec(args, input=input, capture=capture, **how)
 
 
-__all__ = ["Container", "Process", "Stream", "Terminal", "create", "exec", "run"]
+async def verify(
+    target: str | int | Container, *, root: Path | None = None, config: Path | Mapping[str, object] | None = None,
+) -> Report:
+    """As rundlet.verify, which takes longer than a loop should be held up."""
+    return await carry(verifying(target, root=root, config=config))
+
+
+__all__ = ["Container", "Process", "Stream", "Terminal", "create", "exec", "run", "verify"]

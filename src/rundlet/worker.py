@@ -71,13 +71,14 @@ def carry_out(request: "dict[str, Any]", count: int) -> "dict[str, Any]":
         options.spawn = spawn
     report: "dict[str, Any]" = {"warnings": warnings}
     try:
-        module = VERBS[options.verb][0]
+        module = request["module"] or VERBS[options.verb][0]
         __import__(module)
         if options.verb in UNDONE:
             process.interruptible()
         else:
             process.uninterruptible()  # it does not take long, and half of it would be neither done nor undone
         report["status"] = sys.modules[module].main(options)
+        report["answer"] = options.answer
         process.uninterruptible()
     except Fault as fault:
         report["fault"] = written(fault)

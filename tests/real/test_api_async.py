@@ -13,7 +13,7 @@ import rundlet
 from rundlet import aio
 from tests import bundles
 from tests.bundles import PATIENCE, Box, children, eventually
-from tests.real.test_api import ended, script
+from tests.real.test_api_containers import ended, script
 
 
 def do(main: Coroutine[Any, Any, None]) -> None:
@@ -93,6 +93,26 @@ def test_a_terminal(box: Box) -> None:
 
     box.process["terminal"] = True
     box.sh("read line; stty size; echo got $line").save()
+    do(main())
+
+
+def test_looking_is_done_elsewhere(box: Box) -> None:
+    async def main() -> None:
+        async with aio.create(box.bundle, id=box.id, root=box.root) as container:
+            await container.start()
+            found = await aio.verify(container)
+            assert found == rundlet.verify(container)
+            assert found.status == "holds"
+            box.process["noNewPrivileges"] = False
+            box.process["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 99, "hard": 99}]
+            asked = {**box.config, "root": {"path": str(box.rootfs)}}
+            differs = await aio.verify(container.pid, config=asked)
+            assert differs == rundlet.verify(container.pid, config=asked)
+            assert differs.status == "differs"
+            with pytest.raises(rundlet.WrongState, match="there is no process"):
+                await aio.verify(2**22 - 1, config=asked)
+
+    box.save()
     do(main())
 
 

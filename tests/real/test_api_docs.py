@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.bundles import ROOT, Box
-from tests.real.test_api import ended, script
+from tests.real.test_api_containers import ended, script
 
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 

@@ -2,6 +2,7 @@
 
 from rundlet.api.asked import Bundle, Making, Spawning
 from rundlet.api.base import containers
+from rundlet.api.checking import verify
 from rundlet.api.configure import config
 from rundlet.api.decide import Facts, Plan, explain, facts, make_plan
 from rundlet.api.results import Completed, ProgramFailed, State
@@ -9,11 +10,13 @@ from rundlet.api.streams import DEVNULL, PIPE, STDOUT
 from rundlet.api.sync import Container, Process, Stream, Terminal, create, exec, run
 from rundlet.confine.document import Document
 from rundlet.confine.explain import Explanation
+from rundlet.confine.verify import Difference, Report, Unknown
 from rundlet.errors import BadSpec, Fault, Refused, StepFailed, Usage, WrongState
 from rundlet.spec.types import Config
 
 __all__ = [
-    "DEVNULL", "PIPE", "STDOUT", "BadSpec", "Bundle", "Completed", "Config", "Container", "Document", "Explanation", "Facts", "Fault",
-    "Making", "Plan", "Process", "ProgramFailed", "Refused", "Spawning", "State", "StepFailed", "Stream", "Terminal", "Usage",
-    "WrongState", "config", "containers", "create", "exec", "explain", "facts", "make_plan", "run",
+    "DEVNULL", "PIPE", "STDOUT", "BadSpec", "Bundle", "Completed", "Config", "Container", "Difference", "Document", "Explanation",
+    "Facts", "Fault", "Making", "Plan", "Process", "ProgramFailed", "Refused", "Report", "Spawning", "State", "StepFailed", "Stream",
+    "Terminal", "Unknown", "Usage", "WrongState", "config", "containers", "create", "exec", "explain", "facts", "make_plan", "run",
+    "verify",
 ]

@@ -83,6 +83,7 @@ class Report:
         self.warnings: tuple[str, ...] = tuple(raw.get("warnings", ()))
         self.pid: int = raw.get("pid", 0)  # of the container's process that it has made; a child of ours
         self.done = "status" in raw
+        self.answer: Any = raw.get("answer")
         self._raw = raw
 
     def check(self, verb: str) -> None:
@@ -113,12 +114,13 @@ class Work:
 
     def __init__(
         self, options: Mapping[str, Any], fds: Sequence[int] = (), texts: Mapping[str, bytes] | None = None, makes: bool = False,
+        module: str = "",
     ) -> None:
         """Starts it. Raises Fault when that cannot be done.
 
         `options`: those of rundlet.options.Options that are not as they are without a word. `fds`: what is to be descriptor 0, 1, 2 and
         so on, /dev/null where there are not so many. `texts`: options whose value, or last word, is to be the name of a file with this
-        text. `makes`: the command makes a process that is to be our child.
+        text. `makes`: the command makes a process that is to be our child. `module`: whose main() it is, where not the verb's.
         """
         self.verb: str = options["verb"]
         self.id: str = options["id"]
@@ -131,7 +133,7 @@ class Work:
             opened.append(null)
             places = [*fds, *[null] * (3 - len(fds))]
             count = len(places)
-            request: dict[str, Any] = {"options": dict(options), "folders": _folders(), "executor": 0, "sealed": False}
+            request: dict[str, Any] = {"options": dict(options), "module": module, "folders": _folders(), "executor": 0, "sealed": False}
             files: list[int] = []
             for name, text in (texts or {}).items():
                 path = f"/proc/self/fd/{count + 3 + len(files)}"
@@ -193,9 +195,9 @@ class Work:
         return (yield from self.wait())
 
 
-def command(options: Mapping[str, Any], texts: Mapping[str, bytes] | None = None) -> Operation[Report]:
+def command(options: Mapping[str, Any], texts: Mapping[str, bytes] | None = None, module: str = "") -> Operation[Report]:
     """A command that makes no process, from its beginning to its end. Raises Fault as it does."""
-    work = Work(options, (), texts)
+    work = Work(options, (), texts, module=module)
     try:
         report = yield from work.wait()
     except BaseException:

@@ -30,6 +30,7 @@ from rundlet.plan.step import Call, Data, Out, Ptr, Slot, Step
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
 BINARY = __file__.rpartition("/")[0] + "/executor"
 MFD_EXEC = 0x10  # linux/memfd.h, since 6.3
@@ -148,7 +149,7 @@ def make_ready(executor: Executor, argv: "list[str]", sealed: bool, *steps: Step
         executor.receive(first)
 
 
-def start(argv: "list[str]", actions: "list[tuple[int, int, int]]", **how: int) -> "tuple[int, bool]":
+def start(argv: "list[str]", actions: "list[tuple[int, int, int]]", **how: "Any") -> "tuple[int, bool]":
     """Spawns the executor; its pid, and whether it runs from the sealed memfd. `actions` and `how` are posix_spawn's."""
     memfd = _sealed()
     if memfd >= 0:

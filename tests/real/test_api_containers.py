@@ -307,6 +307,27 @@ def test_a_signal_for_all(running: rundlet.Container) -> None:
         running.kill("NONSENSE")
 
 
+# what runs is looked at
+
+
+def test_what_runs_is_what_was_asked_for(box: Box, running: rundlet.Container) -> None:
+    found = rundlet.verify(running)
+    assert (found.status, found.name, found.pid) == ("holds", box.id, running.pid)
+    assert rundlet.verify(box.id, root=box.root) == found
+    assert rundlet.verify(running.pid, config=box.bundle).status == "holds"
+    box.process["noNewPrivileges"] = False
+    box.process["capabilities"]["bounding"] = ["CAP_KILL"]
+    differs = rundlet.verify(running.pid, config={**box.config, "root": {"path": str(box.rootfs)}})
+    assert differs.status == "differs"
+    assert any("CAP_NET_BIND_SERVICE" in one.holds for one in differs.differences)
+    with pytest.raises(rundlet.Usage, match="against a configuration"):
+        rundlet.verify(running.pid)
+    with pytest.raises(rundlet.Usage, match="against its own"):
+        rundlet.verify(running, config=box.config)
+    with pytest.raises(rundlet.WrongState, match="does not exist"):
+        rundlet.verify("nobody", root=box.root)
+
+
 # faults
 
 
@@ -444,7 +465,45 @@ def test_an_interrupt_undoes_everything(box: Box) -> None:
     assert box.left() == []
 
 
+def test_a_start_that_takes_too_long_ends_the_container(box: Box, tmp_path: Path) -> None:
+    """Nobody has told yet whether all is well, when a poststart hook hangs."""
+    box.sh("while true; do sleep 1; done")
+    (tmp_path / "hook").write_text("#!/bin/sh\nexec sleep 1000\n")
+    (tmp_path / "hook").chmod(0o755)
+    box.config["hooks"] = {"poststart": [{"path": str(tmp_path / "hook")}]}
+    box.save()
+    with rundlet.create(box.bundle, id=box.id, root=box.root) as container:
+        with pytest.raises(TimeoutError):
+            container.start(timeout=1)
+        assert container.state()["status"] == "stopped"
+        assert container.status == -signal.SIGKILL
+    assert box.left() == []
+    assert eventually(lambda: not bundles.reap())
+
+
 # surroundings
+
+
+def test_threads_may_wait_for_one_container(running: rundlet.Container) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(running.wait) for _ in range(4)]
+        running.kill("KILL")
+        assert [each.result() for each in waiting] == [-9] * 4
+
+
+UNSEALED = """
+import sys, rundlet
+from rundlet.executor import client
+client._sealed = lambda: -1
+done = rundlet.run(sys.argv[1], id=sys.argv[2], root=sys.argv[3], capture=True)
+print(done.status, done.stdout.decode(), end="")
+"""
+
+
+def test_where_a_memfd_may_not_be_executed(box: Box) -> None:
+    """vm.memfd_noexec=2, a profile: then the installed executor executes itself through a read-only mount."""
+    box.sh("cat /proc/1/comm; exit 7").save()
+    assert ended(script(UNSEALED, box.bundle, box.id, box.root)) == "7 sh\n"
 
 
 def test_threads_have_their_own_containers(boxes: Callable[[], Box]) -> None:

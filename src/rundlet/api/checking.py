@@ -1,0 +1,87 @@
+"""Whether what runs is what was asked for: rundlet.verify, on the spot, and for those that may not be held up in a process of its own."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rundlet.api.asked import Path
+from rundlet.api.base import BaseContainer, top
+from rundlet.api.operation import Operation
+from rundlet.api.work import command
+from rundlet.confine.verify import Difference, Target, Unknown, check
+from rundlet.confine.verify import Report as Report
+from rundlet.errors import Usage
+from rundlet.options import Options
+
+
+class Asked:
+    """What is to be looked at."""
+
+    def __init__(self, target: str | int | BaseContainer, root: Path | None, config: Path | Mapping[str, object] | None) -> None:
+        """Raises Usage for what contradicts itself."""
+        if isinstance(target, int) != (config is not None):
+            raise Usage("a process is verified against a configuration, a container by its id against its own")
+        if isinstance(target, BaseContainer):
+            self.id, root = target.id, target.root
+        else:
+            self.id = str(target)
+        self.top = "" if isinstance(target, int) else top(root)
+        self.text = json.dumps(config).encode("utf-8", "surrogateescape") if isinstance(config, Mapping) else None
+        self.path = "" if config is None or isinstance(config, Mapping) else os.path.abspath(os.fspath(config))
+
+
+def verify(
+    target: str | int | BaseContainer, *, root: Path | None = None, config: Path | Mapping[str, object] | None = None,
+) -> Report:
+    """Compares every process and thread of a container with what was asked for: `status` is "holds", "differs" or "unknown".
+
+    `target` is a container, the id of one in `root`, or the pid of any runtime's first process; for that `config` is needed: the path of
+    its config.json or bundle, or a configuration itself. Raises WrongState where there is no such container or process, and other Faults.
+    """
+    asked = Asked(target, root, config)
+    with _named(asked.text) as path:
+        return check(_target(asked.top, asked.id, path or asked.path))
+
+
+def verifying(
+    target: str | int | BaseContainer, *, root: Path | None = None, config: Path | Mapping[str, object] | None = None,
+) -> Operation[Report]:
+    """The same as an operation."""
+    asked = Asked(target, root, config)
+    words = [asked.top, asked.id, *([] if asked.text is not None else [asked.path])]
+    texts = None if asked.text is None else {"args": asked.text}
+    report = yield from command({"verb": "verify", "id": asked.id, "args": words}, texts, __name__)
+    return read(report.answer)
+
+
+def main(options: Options) -> int:
+    """What the worker does."""
+    options.answer = check(_target(*options.args)).as_json()
+    return 0
+
+
+def read(raw: dict[str, Any]) -> Report:
+    """What Report.as_json has written."""
+    return Report(
+        raw["id"], raw["pid"], raw["state"], tuple(Difference(**one) for one in raw["differences"]),
+        tuple(Unknown(**one) for one in raw["unknown"]), tuple(raw["notes"]), tuple(raw["checked"]), raw["processes"], raw["threads"],
+    )
+
+
+def _target(top: str, id: str, config: str) -> Target:
+    return Target.of_container(top, id) if top else Target.of_pid(int(id), config)
+
+
+@contextmanager
+def _named(text: bytes | None) -> Iterator[str]:
+    """A path of a file with the text; none where there is no text."""
+    if text is None:
+        yield ""
+        return
+    fd = os.memfd_create("rundlet", os.MFD_CLOEXEC)
+    with open(fd, "wb") as file:
+        file.write(text)
+        file.flush()
+        yield f"/proc/self/fd/{fd}"
