@@ -3,7 +3,7 @@
 PYTHON ?= /usr/bin/python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
-SOURCES := $(shell find src bin -type f ! -name '*.pyc' ! -path src/rundlet/executor/executor) hatch_build.py pyproject.toml LICENSE
+SOURCES := $(shell find src bin packaging -type f ! -name '*.pyc' ! -path src/rundlet/executor/executor) hatch_build.py pyproject.toml LICENSE
 
 # COMMAND:PACKAGE where any program of that name will do, else a package
 BUILD_NEEDS := $(firstword $(CC)):gcc python3-venv libseccomp2

@@ -62,6 +62,11 @@ VERBS = {
         "print what was asked of a container, decided, and observed",
         "What was decided, and why, and what held when its program ran: written once, at its start.",
     ),
+    "watch": (
+        "keep verifying the containers, and tell what changes",
+        "Verifies each container when something happens to it and once in every interval. Prints a line for each change, and serves a page "
+        "for people and metrics for Prometheus. Changes nothing itself.",
+    ),
     "lab": (
         "run a command under a kernel that has AppArmor",
         "Boots Debian's kernel in QEMU over this machine's root, which it cannot change.",
@@ -141,6 +146,10 @@ OPTIONS = {
     "l3-cache-schema": "share of the L3 cache, as in /linux/intelRdt/l3CacheSchema",
     "mem-bw-schema": "share of the memory bandwidth, as in /linux/intelRdt/memBwSchema",
     "interval": "time between two prints, such as 500ms or 1m30s (default: 5s)",
+    "watch interval": "time between two looks at a container, such as 10s or 5m, or a number of seconds (default: 30s)",
+    "listen": "serve the page and the metrics here: ADDR:PORT, PORT for one of the loopback, or none (default: 127.0.0.1:9617)",
+    "allow-host": "answer requests for this host name too, besides addresses, localhost and the name of this machine",
+    "once": "verify all containers once, print what is found, and exit with 0: all hold, 1: one differs, 2: one cannot be told",
     "stats": "print once what is used, and end",
     "spec rootless": "for a container of an unprivileged user",
     "json": "print JSON",

@@ -2,6 +2,7 @@
 takes half the time.
 
     python -m rundlet.install [COMMAND]      as who owns the installation, after it: /usr/bin/rundlet, .venv/bin/rundlet
+    python -m rundlet.install [COMMAND] --systemd DIR       and the service of `rundlet watch` into DIR, such as /etc/systemd/system
 
 `make build` does it, and so should a distribution's package, once the files are where they will be. Everything works without, only slower;
 after a change of the sources or of Python the bundle, or what of it has changed, is passed over until it is written anew.
@@ -15,6 +16,7 @@ import marshal
 import os
 import subprocess
 import sys
+import sysconfig
 from importlib.util import MAGIC_NUMBER, find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +34,7 @@ LEFT_OUT = (  # not on a container's way
     "__pycache__", "api", "aio.py", "confine", "lab", "install.py", "home.py", "codec.py", "helptexts.py", "cliref.py", "compile.py",
     "__main__.py",
 )  # fmt: skip
+UNIT = "rundlet-watch.service"
 SELDOM = PACKAGE / "seldom.txt"  # functions that no plain start calls, "module:name"
 VERBS = tuple(f"rundlet.life.{verb}" for verb in ("create", "start", "run", "exec", "state", "kill", "delete"))
 HEAD = 12 << 10  # bytes of room for the head
@@ -204,6 +207,16 @@ def put(path: Path, text: bytes, mode: int) -> None:
     new.replace(path)
 
 
+def unit(path: str) -> bytes:
+    """The service of `rundlet watch`, for the command at this path: systemd.service(5), "Command lines"."""
+    here, source = PACKAGE / "systemd" / UNIT, PACKAGE.parents[1] / "packaging/systemd" / UNIT
+    text = (here if here.exists() else source).read_text()
+    quoted = path.replace("%", "%%")
+    if any(sign in path for sign in " \t\"'\\"):
+        quoted = '"' + quoted.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return text.replace("ExecStart=/usr/bin/rundlet ", f"ExecStart={quoted} ").encode()
+
+
 def command(module: str, python: str, bundle: Path) -> bytes:
     """A script that runs what `module` has under the name of run."""
     how = {"python": python, "folder": str(PACKAGE.parent), "bundle": str(bundle), "flags": os.O_CLOEXEC, "head": HEAD}
@@ -219,6 +232,11 @@ def main(argv: list[str]) -> None:
     put(file, bundle(), 0o644)
     python = home.make(file.with_name(f"home.{sys.implementation.cache_tag}"))
     put(file.with_stem("worker"), command("worker", python, file), 0o755)
+    if "--systemd" in argv:
+        at = argv.index("--systemd")
+        folder = Path(argv[at + 1]) if argv[at + 1 :] else sys.exit("python -m rundlet.install: --systemd takes a folder")
+        del argv[at : at + 2]
+        put(folder / UNIT, unit(os.path.abspath(argv[0] if argv else Path(sysconfig.get_path("scripts"), "rundlet"))), 0o644)
     if argv:
         put(Path(argv[0]), command("cli", python, file), 0o755)
 

@@ -73,6 +73,7 @@ VERBS = {
         "rundlet.confine.verify.command", "[ID]...", "all,a pid=N config,c=FILE format,f=table|json|sarif|junit json>format=json help,h",
     ),
     "record": ("rundlet.confine.record", "ID", "json help,h"),
+    "watch": ("rundlet.confine.watch.command", "", "interval=TIME listen=ADDR:PORT allow-host=NAME... once json help,h"),
     "lab": (
         "rundlet.lab.command", "[COMMAND...]",
         "kernel=FILE suite=NAME timeout=SECONDS env,e=NAME=VALUE... memory=SIZE append=WORDS systemd help,h",
@@ -151,8 +152,8 @@ class Options:
     pids_limit: str | None = None
     l3_cache_schema: str | None = None
     mem_bw_schema: str | None = None
-    # events
-    interval: str = "5s"
+    # events, watch
+    interval: str = ""  # each has a default of its own
     stats: bool = False
     # explain, host, record
     json: bool = False
@@ -160,6 +161,9 @@ class Options:
     assume: str | None = None
     # verify
     pid: int = 0
+    # watch
+    listen: str | None = None
+    once: bool = False
     # lab
     kernel: str | None = None
     suite: str | None = None
@@ -183,6 +187,7 @@ class Options:
         self.cgroup: list[str] = []
         self.runtime: list[str] = []
         self.command: list[str] = []  # the words behind "--", where the table has "[--]"
+        self.allow_host: list[str] = []
 
 
 def parse(argv: list[str], options: Options | None = None) -> Options:

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from rundlet.life.store import Record
     from rundlet.options import Options
 
+INTERVAL = "5s"
 # Go's time.ParseDuration, in seconds
 UNITS = (("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0))
 
 
 def main(options: "Options") -> int:
     """The verb."""
-    interval = seconds(options.interval)
+    interval = seconds(options.interval or INTERVAL)
     container = store.find(options, lock=False)
     record = container.record
     container.close()

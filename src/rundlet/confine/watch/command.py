@@ -1,0 +1,139 @@
+"""rundlet watch: verifies the containers of a root again and again, and tells what changes."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from functools import partial
+
+from rundlet import log
+from rundlet.confine.watch import address, lines
+from rundlet.confine.watch.look import look, names
+from rundlet.confine.watch.metrics import Metrics
+from rundlet.confine.watch.server import Server
+from rundlet.confine.watch.table import Table
+from rundlet.confine.watch.watcher import Change, Watcher
+from rundlet.errors import Fault
+from rundlet.life import store
+from rundlet.life.events import seconds
+from rundlet.options import Options
+
+INTERVAL = 30.0  # seconds
+HOLDS, DIFFERS, UNKNOWN = 0, 1, 2
+
+
+def main(options: Options) -> int:
+    """The verb. With --once 0: all hold; 1: one differs; 2: one cannot be told. Without it 0, once a signal has ended it."""
+    try:
+        interval = _interval(options.interval)
+        at = address.parse(options.listen)
+        root = store.root(options)
+        if options.once:
+            return once(root, options.json)
+        allowed = {"localhost", os.uname().nodename.lower(), *(name.lower().rstrip(".") for name in options.allow_host)}
+        return asyncio.run(watch(root, interval, at, frozenset(allowed), options.json))
+    except Fault as fault:
+        fault.status = UNKNOWN
+        raise
+
+
+def _interval(text: str) -> float:
+    """Of --interval: a number is of seconds."""
+    if not text:
+        return INTERVAL
+    return seconds(f"{text}s" if text.replace(".", "", 1).isdigit() else text)
+
+
+def once(root: str, as_json: bool) -> int:
+    """Verifies all containers of a root, and prints each; the exit status."""
+    verdicts = set()
+    for id in names(root):
+        found = look(root, id)
+        if found is None:
+            continue
+        verdicts.add(found.verdict)
+        change = Change("verdict" if found.verdict else "status", time.time(), id, found)
+        sys.stdout.write(lines.json_line(lines.document(change)) if as_json else lines.text(change))
+    return DIFFERS if "differs" in verdicts else UNKNOWN if "unknown" in verdicts else HOLDS
+
+
+async def watch(root: str, interval: float, at: address.Address | None, allowed: frozenset[str], as_json: bool) -> int:
+    """Watches the containers of a root until SIGINT or SIGTERM comes. Raises Fault where it cannot watch or listen."""
+
+    def tell(change: Change) -> None:
+        sys.stdout.write(lines.json_line(lines.document(change)) if as_json else lines.text(change))
+        sys.stdout.flush()
+
+    table = Table()
+    metrics = Metrics(table)
+    watcher = Watcher(table, partial(look, root), partial(names, root), tell, metrics.looked, interval)
+    server = Server(table, metrics, allowed, interval)
+    ended = asyncio.Event()
+    for signo in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(signo, ended.set)
+    try:
+        if at:
+            at = await _listen(server, at)
+        _begin(root, interval, at, as_json)
+        jobs = [asyncio.create_task(job) for job in (watcher.run(root), _ready(watcher), _wait(ended))]
+        try:
+            await asyncio.wait([jobs[0], jobs[2]], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for job in jobs:
+                job.cancel()
+            results = await asyncio.gather(*jobs, return_exceptions=True)
+        if isinstance(results[0], OSError) and not isinstance(results[0], BrokenPipeError):
+            raise Fault(f"cannot watch {root}: {(results[0].strerror or str(results[0])).lower()}")
+        if isinstance(results[0], Exception):
+            raise results[0]
+    finally:
+        await server.close()
+        _notify("STOPPING=1")
+    return 0
+
+
+async def _listen(server: Server, at: address.Address) -> address.Address:
+    try:
+        got = await server.listen(at)
+    except OSError as failure:
+        why = os.strerror(failure.errno).lower() if failure.errno else str(failure)
+        raise Fault(f"cannot listen on {at}: {why}; choose another address by --listen ADDR:PORT, or --listen {address.NOWHERE}") from None
+    if not at.loopback:
+        what = "can read which containers run here, and what of them differs; nothing asks who they are"
+        log.warning(f"everybody who reaches {got} {what}", loud=True)
+    return got
+
+
+def _begin(root: str, interval: float, at: address.Address | None, as_json: bool) -> None:
+    """The first line."""
+    if as_json:
+        shown = {"schema": lines.SCHEMA, "time": round(time.time(), 3), "event": "watching", "root": root, "interval": interval}
+        sys.stdout.write(lines.json_line(shown | {"listen": str(at) if at else None}))
+    else:
+        place = f"; page http://{at}/, metrics http://{at}/metrics" if at else ""
+        sys.stdout.write(f"watching {lines.plain(root)}, each container every {interval:g} s and when something happens to it{place}\n")
+    sys.stdout.flush()
+
+
+async def _ready(watcher: Watcher) -> None:
+    """Tells who started us, once all containers have been looked at."""
+    await watcher.settled.wait()
+    _notify("READY=1")
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+def _notify(state: str) -> None:
+    """sd_notify(3), where systemd wants to know."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if path[:1] not in ("/", "@"):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
+        try:
+            to.sendto(state.encode(), path.replace("@", "\0", 1) if path[0] == "@" else path)
+        except OSError as failure:
+            log.warning(f"cannot tell {path} the state: {(failure.strerror or '').lower()}")

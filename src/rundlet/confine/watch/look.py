@@ -1,0 +1,86 @@
+"""A look at one container: what verify finds of it, its status and its label, as the table has them."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from rundlet import host
+from rundlet.cgroup import place
+from rundlet.confine import verify
+from rundlet.confine.verify import Report
+from rundlet.confine.watch.table import VERIFIED, Drift, Look
+from rundlet.errors import Fault, Usage, WrongState
+from rundlet.life import store
+
+if TYPE_CHECKING:
+    from rundlet.life.store import Record
+
+
+def names(root: str) -> list[str]:
+    """The names in a root of containers. Raises Fault where it cannot be read."""
+    try:
+        return store.names(root)
+    except OSError as failure:
+        raise Fault(f"cannot read {root}: {(failure.strerror or '').lower()}") from None
+
+
+def look(root: str, id: str) -> Look | None:
+    """What there is of a container; None where there is none of this name."""
+    began = time.perf_counter()
+    try:
+        container = store.find_in(root, store.check_id(id), lock=False)
+    except (WrongState, Usage):
+        return None  # or no id at all
+    except Fault as fault:  # another version's
+        return Look("creating", "unknown", why=(str(fault),))
+    container.close()
+    if not container.complete:
+        damaged = f"{container.folder}/state.json is damaged"
+        return Look("creating", "unknown", why=(damaged,)) if container.damaged else Look("creating")
+    record = container.record
+    try:
+        return _look(root, id, record, began)
+    except WrongState:
+        return None  # it was deleted meanwhile
+    except (Fault, OSError) as fault:
+        return Look(store.status(record), "unknown", why=(str(fault),), seconds=time.perf_counter() - began, **_held(record))
+
+
+def _look(root: str, id: str, record: "Record", began: float) -> Look:
+    status = store.status(record)
+    if status not in VERIFIED:
+        return Look(status, **_held(record))
+    report = verify.check(verify.Target.of_container(root, id))
+    seconds = time.perf_counter() - began
+    status = store.status(record)
+    if status not in VERIFIED:
+        return Look(status, **_held(record))  # it ended while it was looked at: nothing can be said of what was seen
+    # one that waits for start is confined only then: until then there is nothing that could hold, though something may differ already
+    verdict = "" if status == "created" and not report.differences else report.status
+    return Look(
+        status, verdict, _checks(report),
+        tuple(Drift(one.fact, one.subject, one.asked, one.holds) for one in report.differences),
+        tuple(f"{one.fact} of {one.subject}: {one.why}" for one in report.unknown),
+        _label(record["pid"]), seconds=seconds, **_held(record),
+    )  # fmt: skip
+
+
+def _checks(report: Report) -> tuple[tuple[str, str], ...]:
+    """What came of each fact that was compared, or could not be."""
+    found = dict.fromkeys(report.checked, "holds")
+    found |= {one.fact: "unknown" for one in report.unknown}
+    found |= {one.fact: "differs" for one in report.differences}
+    return tuple(found.items())
+
+
+def _held(record: "Record") -> dict[str, Any]:
+    """What events.py is to follow, as a Look has it."""
+    return {"first": (record["pid"], record["start_time"]), "cgroups": tuple(at.path for at in place.load(record["cgroup"]).dirs)}
+
+
+def _label(pid: int) -> tuple[str, str]:
+    """The label of a process, ("", "") where there is no AppArmor, or the process has ended."""
+    try:
+        label, mode = host.label_of(pid)
+    except Fault:
+        return "", ""
+    return label, mode or ""
