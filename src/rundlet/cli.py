@@ -12,13 +12,14 @@ import posix
 import sys
 
 from rundlet import log
-from rundlet.errors import Fault, Usage
+from rundlet.errors import BadSpec, Fault, Usage, WrongState
 from rundlet.options import VERBS, Options, parse
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell says it
 NO_READER = 141  # 128 + SIGPIPE
 # commands whose status 1 says something else than that they failed. exec: every status but 255 is its command's own, as with the peers
-FAILED = {"exec": 255, "verify": 2}
+FAILED = {"exec": 255, "verify": 2, "denials": 2}
+STARTING = ("create", "run", "start", "exec")
 
 
 def run() -> None:
@@ -70,6 +71,8 @@ def main(argv: list[str]) -> int:
         return status
     except Fault as fault:
         log.error(str(fault))
+        if options.verb in STARTING and not isinstance(fault, BadSpec | Usage | WrongState):
+            _why(fault)
         return FAILED.get(options.verb, fault.status)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -80,6 +83,24 @@ def main(argv: list[str]) -> int:
         if log.debugging:
             sys.excepthook(type(bug), bug, bug.__traceback__)
         return FAILED.get(options.verb, 1)
+
+
+def _why(fault: Fault) -> None:
+    """At most two more lines on stderr, where the kernel has denied something to the processes that the command started.
+
+    To stderr alone: in the log the error is all that engines expect. And if that fails, the error has been told already.
+    """
+    try:
+        from rundlet.life import kernellog
+
+        lines = kernellog.lately("the executor" in fault.message)
+        if lines:
+            from rundlet.confine.denials import lately
+
+            for line in lately.two(lines):
+                log.to_stderr(line)
+    except (Exception, KeyboardInterrupt):
+        pass
 
 
 def _take_time() -> None:

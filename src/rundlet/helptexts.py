@@ -67,6 +67,11 @@ VERBS = {
         "Verifies each container when something happens to it and once in every interval. Prints a line for each change, and serves a page "
         "for people and metrics for Prometheus. Changes nothing itself.",
     ),
+    "denials": (
+        "print what the kernel denied to containers, why, and what would permit it",
+        "Reads the kernel's log, auditd's file and the journal for records of AppArmor and seccomp. Exits with 0 if nothing was denied, 1 "
+        "if something was, 2 if that cannot be told.",
+    ),
     "lab": (
         "run a command under a kernel that has AppArmor",
         "Boots Debian's kernel in QEMU over this machine's root, which it cannot change.",
@@ -153,6 +158,8 @@ OPTIONS = {
     "stats": "print once what is used, and end",
     "spec rootless": "for a container of an unprivileged user",
     "json": "print JSON",
+    "follow": "go on until interrupted, with what is denied from now on",
+    "since": "look at what happened since then: 10m, 2h, a date or time of ISO 8601, or boot (default: the container's creation, or boot)",
     "steps": "print every system call too",
     "assume": "plan for the machine whose facts are in this file (from `rundlet host --json`)",
     "matrix config": "read what is varied and tried from this TOML file",

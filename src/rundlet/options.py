@@ -74,6 +74,7 @@ VERBS = {
     ),
     "record": ("rundlet.confine.record", "ID", "json help,h"),
     "watch": ("rundlet.confine.watch.command", "", "interval=TIME listen=ADDR:PORT allow-host=NAME... once json help,h"),
+    "denials": ("rundlet.confine.denials.command", "[ID]", "follow,f since=TIME json help,h"),
     "lab": (
         "rundlet.lab.command", "[COMMAND...]",
         "kernel=FILE suite=NAME timeout=SECONDS env,e=NAME=VALUE... memory=SIZE append=WORDS systemd help,h",
@@ -155,7 +156,10 @@ class Options:
     # events, watch
     interval: str = ""  # each has a default of its own
     stats: bool = False
-    # explain, host, record
+    # denials
+    follow: bool = False
+    since: str | None = None
+    # explain, host, record, denials
     json: bool = False
     steps: bool = False
     assume: str | None = None

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -44,18 +45,20 @@ def snapshot(folder: Path) -> Path:
     return folder
 
 
-def rundlet_words(code: Path) -> list[str]:
-    """The words that run the snapshot's rundlet, as the installed command would start."""
-    return [PYTHON, "-ISB", "-c", f"import sys; sys.path.insert(0, {str(code)!r}); from rundlet.cli import run; run()"]
+def rundlet_words(code: Path, libraries: str = "") -> list[str]:
+    """The words that run the snapshot's rundlet, as the installed command would start; `libraries` is where those are that it needs."""
+    path = f"sys.path.insert(0, {str(code)!r})" + (f"; sys.path.append({libraries!r})" if libraries else "")
+    return [PYTHON, "-ISB", "-c", f"import sys; {path}; from rundlet.cli import run; run()"]
 
 
 class Guest:
     """A booting or running lab; its lines of JSON are read once it has ended."""
 
-    def __init__(self, code: Path, output: Path, suite: str, *options: str) -> None:
+    def __init__(self, code: Path, output: Path, suite: str, *options: str, module: str = "guest", words: Sequence[str] = ()) -> None:
+        """Boots `suite`, with further options of the lab, and runs a module of tests/lab on these words, else those of rundlet."""
         self.output = output
         lab = [sys.executable, "-m", "rundlet", "lab", "--suite", suite, "--timeout", str(TIME), *options, "--env", f"PYTHONPATH={code}"]
-        command = [PYTHON, "-B", "-m", "tests.lab.guest", *rundlet_words(code)]
+        command = [PYTHON, "-B", "-m", f"tests.lab.{module}", *(words or rundlet_words(code))]
         with open(output, "wb") as out, open(f"{output}.err", "wb") as err:
             self.process = subprocess.Popen(
                 [*SLOT, *lab, "--", *command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd="/",

@@ -66,10 +66,11 @@ def refused(case: Case) -> bool:
 
 
 def text(found: dict[str, Any]) -> str:
-    """The one line that the command said; it must be one, and the command's."""
-    assert found["err"].startswith("rundlet: "), found
-    assert found["err"].count("\n") == 1, found
-    return str(found["err"])
+    """The one line with which the command failed; what the kernel denied meanwhile may be told in two more."""
+    error, *more = found["err"].splitlines(keepends=True)
+    assert error.startswith("rundlet: ") and error.endswith("\n"), found
+    assert len(more) <= 2 and all(line.startswith("rundlet: apparmor: ") for line in more), found
+    return str(error)
 
 
 def mode(profiles: set[str]) -> str | None:

@@ -38,6 +38,7 @@ SEALS = 0x1 | 0x2 | 0x4 | 0x8  # no more seals, shrinking, growing or writing: l
 # a container starts with no signal ignored or blocked; posix_spawn refuses glibc's own 32 and 33, and even leaves them ignored
 # (sysdeps/unix/sysv/linux/spawni.c), so the executor resets those itself
 SIGNALS = [n for n in range(1, 65) if n not in (9, 19, 32, 33)]
+PIDS: "list[int]" = []  # processes that this command has started, or lets go: after a failure the kernel's log is asked about them
 RESET = Step(
     "take up the signals that glibc ignores",
     *[Call("rt_sigaction", n, Data(bytes(32)), 0, 8) for n in (32, 33)],  # SIG_DFL, no flags, nothing blocked
@@ -133,6 +134,7 @@ def spawn(pass_fds: "dict[str, int] | None" = None, keep: int = 0) -> Executor:
         theirs.close()
         for fd in high:
             close(fd)
+    PIDS.append(pid)
     executor = Executor(pid, ours, bind)
     make_ready(executor, argv, sealed, close_others(lowest, sorted(high)))
     return executor

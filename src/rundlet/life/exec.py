@@ -248,6 +248,7 @@ def _carry_out(
         raise process.telling(failed, steps, plan.transition, facts) from None
     process.check_pending(reply, plan.transition)
     executor.pid = reply.slots["child"]
+    client.PIDS.append(executor.pid)
     process.bury(outside)
     if at.dirs:
         _join_cgroup(at, record, executor.pid, options)

@@ -5,7 +5,7 @@ from _socket import socket
 
 from rundlet import jsontext
 from rundlet.errors import Fault, WrongState
-from rundlet.executor.client import read_reply
+from rundlet.executor.client import PIDS, read_reply
 from rundlet.executor.program import REPLY, failure
 from rundlet.life import observe, process, sockets, store
 from rundlet.life import record as record_file
@@ -52,6 +52,7 @@ def start(container: "Container") -> None:
             raise WrongState("cannot start a container whose cgroup is frozen; thaw it first")
         if now != "created":
             raise WrongState(f"cannot start a container that is {now}")
+    PIDS.append(record["pid"])
     watch = observe.Watch(record["pid"])
     try:
         if container.waiting:

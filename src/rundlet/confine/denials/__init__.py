@@ -6,5 +6,7 @@
 
 from rundlet.confine.denials.decode import decode as decode
 from rundlet.confine.denials.denial import Denial as Denial
+from rundlet.confine.denials.reading import Unreadable as Unreadable
+from rundlet.confine.denials.reading import read as read
 from rundlet.confine.denials.record import Record as Record
 from rundlet.confine.denials.record import parse as parse

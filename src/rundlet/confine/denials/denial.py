@@ -16,7 +16,7 @@ class Denial:
     operation   AppArmor's word for it, or the system call
     what        what it was done to, in a few words
     peer        the label of the other process, where there is one
-    container   its id, None where none is known
+    container   its id, None where none is known, or several may be: those are in `maybe`
     meaning     a sentence
     rule        what would permit it: for AppArmor a line of the profile `label`, for seccomp an entry of the filter; None where none would
     widens      why that would be more than this one access, a phrase each
@@ -39,6 +39,7 @@ class Denial:
     widens: tuple[str, ...]
     raw: str
     count: int = 1
+    maybe: tuple[str, ...] = ()
 
     @property
     def refused(self) -> bool:
@@ -48,4 +49,4 @@ class Denial:
     @property
     def same(self) -> tuple[object, ...]:
         """Equal for what is the same thing happening again."""
-        return self.layer, self.verdict, self.comm, self.label, self.operation, self.what, self.peer, self.container, self.rule
+        return self.layer, self.verdict, self.comm, self.label, self.operation, self.what, self.peer, self.container, self.maybe, self.rule

@@ -236,6 +236,15 @@ def _memory(record: Record) -> str:
     )
 
 
+def _null(record: Record) -> str:
+    if not record.get("name").endswith("apparmor/.null"):
+        return ""
+    return (
+        f'{record.get("comm")} uses a descriptor that "{label_of(record)}" does not permit, so the kernel put {record.get("name")} in its '
+        "place when the label changed; it was passed on to the process, or opened under another profile"
+    )
+
+
 def _tracer(record: Record) -> str:
     if record.get("info") != "ptrace prevents transition":
         return ""
@@ -244,6 +253,7 @@ def _tracer(record: Record) -> str:
 
 
 KNOWN = (
-    _no_new_privs, _not_loaded, _converted, _learning, _userns, _stacked_peer, _tracer, _missing_change, _lookup, _attributes, _memory,
+    _no_new_privs, _not_loaded, _converted, _learning, _userns, _stacked_peer, _tracer, _missing_change, _null, _lookup, _attributes,
+    _memory,
 )  # fmt: skip
 assert LEARNING == "//null-"  # what LEARNED looks for

@@ -124,8 +124,8 @@ def _none(record: Record) -> Proposal:
 
 def _file(record: Record) -> Proposal:
     name = record.get("name")
-    if not name.startswith("/"):
-        return NONE  # apparmor.d(5): a rule for files begins with a slash
+    if not name.startswith("/") or name.endswith("apparmor/.null"):
+        return NONE  # apparmor.d(5): a rule for files begins with a slash; and that one stands for another file
     wanted = mask(record)
     letters = {LETTERS[letter] for letter in wanted if letter in LETTERS}
     if "w" in letters:

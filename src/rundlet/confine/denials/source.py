@@ -1,0 +1,287 @@
+"""Where records are found: the kernel's log, auditd's file, systemd's journal. Each says what became of the attempt to read it.
+
+A kernel hands its records to auditd where one runs, and to its own log (a ring, which forgets) where none does; journald keeps the
+kernel's log, and listens to the audit system beside auditd. So one log alone may be empty, and another one not: all are read that can be,
+and the same record in two of them is one.
+"""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rundlet.confine.denials.record import Record, lost, parse
+
+KMSG = "/dev/kmsg"
+AUDITD = "/etc/audit/auditd.conf"
+AUDIT_LOG = "/var/log/audit/audit.log"
+JOURNALD = "/run/systemd/journal/stdout"
+JOURNALS = ("/run/log/journal", "/var/log/journal")
+ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
+LARGEST = 1 << 16  # of a record in /dev/kmsg: CONSOLE_EXT_LOG_MAX is 8 KiB, and larger in the future
+ALMOST = 1.0  # seconds by which the clocks of log and record may differ
+
+
+class Log:
+    """One log. `readable` and `said` tell what came of opening it, `lost` how many records it says are missing."""
+
+    name = ""
+
+    def __init__(self) -> None:
+        self.readable = False
+        self.said = ""
+        self.lost = 0
+        self.from_: float | None = None  # since when it has everything; None: not known
+
+    def open(self, since: float) -> None:
+        """Begins at `since`, seconds since the epoch."""
+        raise NotImplementedError
+
+    def lines(self) -> Iterator[str]:
+        """What has come since it was last asked."""
+        raise NotImplementedError
+
+    def fileno(self) -> int:
+        """What can be waited on for more; -1 where nothing can, and it has to be asked now and then."""
+        return -1
+
+    def close(self) -> None:
+        """Lets go of it."""
+
+    def records(self, since: float) -> Iterator[Record]:
+        """The records that have come, from `since` on."""
+        for line in self.lines():
+            found = parse(line)
+            if found:
+                if found.time >= since:
+                    yield found
+            else:
+                self.lost += lost(line)
+
+
+class KernelLog(Log):
+    """/dev/kmsg: Documentation/ABI/testing/dev-kmsg."""
+
+    name = KMSG
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fd = -1
+
+    def open(self, since: float) -> None:
+        try:
+            self.fd = os.open(KMSG, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            os.read(self.fd, LARGEST)  # what may be read is said by the first read too
+            os.lseek(self.fd, 0, os.SEEK_SET)
+        except BlockingIOError:
+            pass  # nothing is in it
+        except OSError as e:
+            self.said = f"{(e.strerror or '').lower()}" + (_restricted() if isinstance(e, PermissionError) else "")
+            return
+        self.readable, self.said = True, "read"
+
+    def lines(self) -> Iterator[str]:
+        while True:
+            try:
+                entry = os.read(self.fd, LARGEST)
+            except BlockingIOError:
+                return
+            except BrokenPipeError:
+                self.lost += 1  # overwritten before they were read; the next read goes on behind the gap
+                continue
+            prefix, _, text = entry.partition(b";")
+            fields = prefix.split(b",")
+            if self.from_ is None and len(fields) > 2:
+                # the first one that is left: what was before it has been overwritten, unless it is the very first
+                self.from_ = 0.0 if fields[1] == b"0" else time.time() - time.monotonic() + int(fields[2]) / 1e6
+            if fields[0].isdigit() and int(fields[0]) >> 3:
+                continue  # from a program: whoever may write here cannot pass for the kernel
+            yield ESCAPE.sub(lambda m: bytes.fromhex(m[1].decode()), text.partition(b"\n")[0]).decode("utf-8", "surrogateescape")
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
+def _restricted() -> str:
+    try:
+        if Path("/proc/sys/kernel/dmesg_restrict").read_text().strip() != "0":
+            return ": kernel.dmesg_restrict is 1, so it takes CAP_SYSLOG; ask as root"
+    except OSError:
+        pass
+    return ""
+
+
+class AuditFile(Log):
+    """The file of auditd(8), with the older ones beside it: audit.log.1, audit.log.2, …"""
+
+    def __init__(self, path: str = "") -> None:
+        super().__init__()
+        self.name = path or audit_file()
+        self.at = 0
+        self.inode = -1
+        self.since = 0.0
+
+    def open(self, since: float) -> None:
+        self.since = since
+        try:
+            with open(self.name, "rb"):
+                pass
+        except FileNotFoundError:
+            self.said = "there is none"
+            return
+        except OSError as e:
+            self.said = f"{(e.strerror or '').lower()}; ask as root"
+            return
+        self.readable, self.said = True, "read"
+
+    def lines(self) -> Iterator[str]:
+        if self.inode < 0:
+            yield from self._older()
+        try:
+            with open(self.name, "rb") as file:
+                held = os.fstat(file.fileno())
+                if held.st_ino != self.inode or held.st_size < self.at:
+                    self.inode, self.at = held.st_ino, 0  # it was rotated
+                file.seek(self.at)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break  # half of one
+                    self.at += len(line)
+                    yield line.decode("utf-8", "surrogateescape").rstrip("\n")
+        except OSError:
+            return  # between two of them
+
+    def _older(self) -> Iterator[str]:
+        """The rotated ones, oldest first, that were still written to after `since`."""
+        found = []
+        for number in range(1, 1000):
+            path = Path(f"{self.name}.{number}")
+            try:
+                if path.stat().st_mtime < self.since:
+                    break
+                found.append(path)
+            except OSError:
+                break
+        for path in reversed(found):
+            try:
+                yield from path.read_bytes().decode("utf-8", "surrogateescape").splitlines()
+            except OSError:
+                self.lost += 1
+
+
+def audit_file() -> str:
+    """The file that auditd.conf(5) names, else the usual one."""
+    try:
+        for line in Path(AUDITD).read_text().splitlines():
+            key, _, value = line.partition("=")
+            if key.strip() == "log_file":
+                return value.strip()
+    except OSError:
+        pass
+    return AUDIT_LOG
+
+
+class Journal(Log):
+    """systemd's journal, read by journalctl(1): what the kernel logged, and what journald heard of the audit system."""
+
+    name = "journal"
+
+    def __init__(self, follow: bool = False) -> None:
+        super().__init__()
+        self.follow = follow
+        self.hears = False  # whether it has records of the audit system itself, and goes on to
+        self.child: subprocess.Popen[bytes] | None = None
+        self.rest = b""
+
+    def open(self, since: float) -> None:
+        program = shutil.which("journalctl")
+        if not program or not any(os.path.isdir(path) and os.listdir(path) for path in JOURNALS if os.access(path, os.R_OK)):
+            self.said = "there is none" if program else "there is no journalctl"
+            return
+        fields = "MESSAGE,_TRANSPORT,SYSLOG_FACILITY,_AUDIT_TYPE,_AUDIT_ID,_SOURCE_REALTIME_TIMESTAMP"
+        words = [program, "--output=json", f"--output-fields={fields}", "--no-pager", "--quiet", f"--since=@{since - ALMOST:.6f}"]
+        words += ["--follow", "--no-tail"] if self.follow else []
+        self.child = subprocess.Popen(
+            [*words, "_TRANSPORT=kernel", "+", "_TRANSPORT=audit"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if not self.follow else subprocess.DEVNULL,
+        )
+        if self.follow:
+            assert self.child.stdout
+            os.set_blocking(self.child.stdout.fileno(), False)
+            self.hears = runs()
+            self.readable, self.said = True, "read"
+            return
+        out, errors = self.child.communicate()
+        self.rest = out
+        if self.child.returncode:
+            self.said = " ".join(errors.decode("utf-8", "replace").split()) or f"journalctl ended with status {self.child.returncode}"
+            return
+        self.hears = b'"_TRANSPORT":"audit"' in out and runs()
+        self.readable, self.said = True, "read" if runs() else "read, but no journald runs"
+
+    def lines(self) -> Iterator[str]:
+        if self.follow and self.child and self.child.stdout:
+            try:
+                while piece := os.read(self.child.stdout.fileno(), LARGEST):
+                    self.rest += piece
+            except BlockingIOError:
+                pass
+        *whole, self.rest = self.rest.split(b"\n")
+        for line in whole:
+            text = entry(line)
+            if text:
+                yield text
+
+    def fileno(self) -> int:
+        return self.child.stdout.fileno() if self.follow and self.child and self.child.stdout else -1
+
+    def close(self) -> None:
+        if self.child and self.child.poll() is None:
+            self.child.terminate()
+            self.child.wait()
+
+
+def runs() -> bool:
+    """Whether journald listens, or systemd does for it."""
+    try:
+        with socket.socket(socket.AF_UNIX) as asked:
+            asked.connect(JOURNALD)
+    except OSError:
+        return False
+    return True
+
+
+def entry(line: bytes) -> str:
+    """An entry of the journal, as journalctl prints it in JSON, as the line that the kernel wrote; "" for all else."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return ""
+    if not isinstance(found, dict):
+        return ""
+    message = found.get("MESSAGE")
+    if isinstance(message, list):  # bytes that are no text: systemd.journal-fields(7)
+        message = bytes(byte for byte in message if isinstance(byte, int) and 0 <= byte < 256).decode("utf-8", "surrogateescape")
+    if not isinstance(message, str):
+        return ""
+    if found.get("_TRANSPORT") == "kernel":
+        return message if found.get("SYSLOG_FACILITY") == "0" else ""
+    if found.get("_TRANSPORT") != "audit" or not str(found.get("_SOURCE_REALTIME_TIMESTAMP")).isdigit():
+        return ""
+    when = int(found["_SOURCE_REALTIME_TIMESTAMP"])
+    body = message.partition(" ")[2]  # the first word is the type's name
+    return f"type={found.get('_AUDIT_TYPE')} msg=audit({when // 1_000_000}.{when // 1000 % 1000:03}:{found.get('_AUDIT_ID')}): {body}"
+
+
+def all_logs(follow: bool = False) -> list[Log]:
+    """Every log that there may be here."""
+    return [KernelLog(), AuditFile(), Journal(follow)]

@@ -1,0 +1,121 @@
+"""After a command has failed: what the kernel wrote down, meanwhile, of the processes that the command had started.
+
+Imported on that way alone. The lines are found here and understood elsewhere, so that a failure that has no part in this costs no more
+than a look at the log.
+"""
+
+import posix
+from posix import O_CLOEXEC, O_NONBLOCK, O_RDONLY
+
+from rundlet.executor.client import PIDS
+
+KMSG = "/dev/kmsg"
+AUDITD, AUDIT_LOG = "/run/auditd.pid", "/var/log/audit/audit.log"
+ENABLED = "/sys/module/apparmor/parameters/enabled"
+LARGEST = 1 << 16
+TAIL = 1 << 17  # bytes of auditd's file, from its end, that are looked at
+AWAIT = 200  # ms: records go through a thread of the kernel's, kauditd
+CLOCK = 0.02  # seconds by which a record's time, taken from a coarse clock, may be earlier: audit_log_start()
+
+
+def lately(died: bool = False) -> "list[str]":
+    """The lines of the log that are records about our processes since this command began; none where no log can be read.
+
+    `died`: a process of ours did, perhaps by a filter; without it, and without AppArmor, nothing is waited for.
+    """
+    if not PIDS:
+        return []
+    since = _began() - CLOCK
+    if _is_taken():
+        return _tail(since)
+    fd = posix.open(KMSG, O_RDONLY | O_NONBLOCK | O_CLOEXEC)
+    try:
+        found = _ours(fd, since)
+        if not found and (died or _enabled()):
+            from select import POLLIN, poll
+
+            waiting = poll()
+            waiting.register(fd, POLLIN)
+            if waiting.poll(AWAIT):
+                found = _ours(fd, since)
+        return found
+    finally:
+        posix.close(fd)
+
+
+def _ours(fd: int, since: float) -> "list[str]":
+    found: "list[str]" = []
+    while True:
+        try:
+            entry = posix.read(fd, LARGEST)
+        except BlockingIOError:
+            return found
+        except BrokenPipeError:
+            continue  # what was not read yet is overwritten
+        priority, _, rest = entry.partition(b",")
+        if priority.isdigit() and int(priority) < 8 and concerns(rest, since):  # of the kernel's own: a program's have a facility
+            found.append(_text(rest.partition(b";")[2].partition(b"\n")[0]))
+
+
+def _text(line: bytes) -> str:
+    r"""A line as the kernel printed it: \x5c is a backslash. Documentation/ABI/testing/dev-kmsg"""
+    first, *rest = line.split(b"\\x")
+    parts = [first, *(bytes.fromhex(part[:2].decode()) + part[2:] for part in rest)]
+    return b"".join(parts).decode("utf-8", "surrogateescape")
+
+
+def concerns(line: bytes, since: float) -> bool:
+    """Whether it is a record of one of our processes, and not older."""
+    _, found, rest = line.partition(b"audit(")
+    when, _, rest = rest.partition(b":")
+    if not found or b" pid=" not in rest:
+        return False
+    pid = rest.rpartition(b" pid=")[2].partition(b" ")[0]
+    try:
+        return int(pid) in PIDS and float(when) >= since
+    except ValueError:
+        return False
+
+
+def _is_taken() -> bool:
+    """Whether auditd takes the records, so that the kernel's log has none."""
+    try:
+        fd = posix.open(AUDITD, O_RDONLY | O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        pid = posix.read(fd, 16).strip().decode()
+    finally:
+        posix.close(fd)
+    return pid.isdigit() and posix.access(f"/proc/{pid}", posix.F_OK)
+
+
+def _tail(since: float) -> "list[str]":
+    fd = posix.open(AUDIT_LOG, O_RDONLY | O_CLOEXEC)
+    try:
+        text = posix.pread(fd, TAIL, max(0, posix.fstat(fd).st_size - TAIL))
+    finally:
+        posix.close(fd)
+    return [line.decode("utf-8", "surrogateescape") for line in text.split(b"\n") if concerns(line, since)]
+
+
+def _enabled() -> bool:
+    try:
+        fd = posix.open(ENABLED, O_RDONLY | O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return posix.read(fd, 1) == b"Y"
+    finally:
+        posix.close(fd)
+
+
+def _began() -> float:
+    """When this process began, in seconds since the epoch: proc_pid_stat(5), field 22."""
+    import time
+
+    from rundlet.life import store
+
+    found = store.stat(posix.getpid())
+    assert found
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + found[1] / posix.sysconf("SC_CLK_TCK")

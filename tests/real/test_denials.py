@@ -1,0 +1,82 @@
+"""rundlet denials on this machine: what filters did to real containers. What AppArmor does is tried in tests/lab/test_denials_lab.py.
+
+The kernel prints ten records in five seconds and drops the rest (kernel.printk_ratelimit), and other tests have processes killed by filters
+too: so what is looked for is done again until it is found.
+"""
+
+import json
+import os
+from typing import Any
+
+import pytest
+
+from rundlet.confine.denials.audit import status
+from tests.bundles import Box, eventually
+
+pytestmark = [
+    pytest.mark.skipif(not os.access("/dev/kmsg", os.R_OK), reason="/dev/kmsg is not to be read here"),
+    pytest.mark.skipif(status().there is not True or bool(status().taker), reason="the kernel's log does not have the records here"),
+]  # fmt: skip
+
+
+def filtered(box: Box, action: str, *names: str) -> None:
+    """Gives the container a filter that does this to these calls."""
+    box.linux["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": list(names), "action": action}]}
+
+
+def told(box: Box, *options: str) -> tuple[int, list[dict[str, Any]]]:
+    """The exit status of denials for the container, and what it tells."""
+    done = box.call_apart("denials", box.id, "--json", *options)
+    return done.status, json.loads(done.out)["denials"]
+
+
+def test_a_call_that_kills(box: Box) -> None:
+    tried = [box]
+
+    def found() -> bool:
+        tried.append(box.another())
+        filtered(tried[-1], "SCMP_ACT_KILL_PROCESS", "mkdir", "mkdirat")
+        tried[-1].process["args"] = ["mkdir", "/tmp/x"]
+        assert tried[-1].run("--keep").status == 128 + 31
+        return told(tried[-1])[0] == 1
+
+    assert eventually(found)
+    last = tried[-1]
+    [denial] = told(last)[1]
+    assert (denial["layer"], denial["verdict"], denial["comm"], denial["container"], denial["count"]) == ("seccomp", "killed", "mkdir", last.id, 1)
+    assert denial["rule"] == '{"names": ["mkdir"], "action": "SCMP_ACT_ALLOW"}'
+    # and with that entry, before the other one, it is permitted
+    box.linux["seccomp"] = {**last.linux["seccomp"], "syscalls": [json.loads(denial["rule"]), *last.linux["seccomp"]["syscalls"]]}
+    box.process["args"] = last.process["args"]
+    assert box.run().status == 0
+
+
+def test_a_process_that_lives_is_told_by_its_cgroup(box: Box) -> None:
+    """Not the first one, whose pid is known."""
+    filtered(box, "SCMP_ACT_LOG", "umask")
+    box.sh("(while :; do umask 1; sleep 1; done) & wait").started()
+    assert eventually(lambda: told(box)[0] == 1)
+    for denial in told(box)[1]:
+        assert (denial["verdict"], denial["operation"], denial["container"]) == ("allowed", "umask", box.id)
+        assert denial["pid"] != box.pid
+    box.ended()
+
+
+def test_nothing(box: Box) -> None:
+    box.started()
+    done = box.call_apart("denials", box.id)
+    assert (done.status, done.err) == (0, "") and done.out.startswith(f"nothing was denied to {box.id} since "), done
+    box.ended()
+
+
+def test_no_such_container_and_no_such_time(box: Box) -> None:
+    done = box.call("denials", "nobody")
+    assert (done.status, done.out) == (2, "") and "container nobody does not exist" in done.err, done
+    done = box.call("denials", "--since", "yesterday")
+    assert (done.status, done.out) == (2, "") and '"yesterday" is no time' in done.err, done
+
+
+def test_a_failure_without_a_denial_says_one_line(box: Box) -> None:
+    box.process["args"] = ["/not-there"]
+    done = box.run()
+    assert (done.status, done.err) == (127, 'rundlet: exec: "/not-there": no such file or directory\n'), done
