@@ -13,26 +13,18 @@ from rundlet.confine.denials.containers import known
 from rundlet.confine.denials.denial import Denial
 from rundlet.confine.denials.reading import Reader, Unreadable, belongs, counted
 from rundlet.confine.denials.since import boot, parse
-from rundlet.errors import Fault, WrongState
+from rundlet.errors import WrongState
 from rundlet.life import store
 from rundlet.options import Options
 
 SCHEMA, ONE = "rundlet.denials/1", "rundlet.denial/1"
-FOUND, NONE, CANNOT_TELL = 1, 0, 2
+FOUND, NONE = 1, 0
 STYLES = {"denied": "bold red", "killed": "bold red", "allowed": "yellow", "audited": "dim"}
 MARKS = (10, 100, 1000, 10_000, 100_000, 1_000_000)  # repetitions that --follow tells of
 
 
 def main(options: Options) -> int:
     """The verb: 0 where nothing was denied, 1 where something was, 2 where it cannot be told."""
-    try:
-        return _main(options)
-    except Fault as fault:
-        fault.status = CANNOT_TELL
-        raise
-
-
-def _main(options: Options) -> int:
     wanted = store.check_id(options.args[0]) if options.args else None
     top = store.root(options)
     reader = Reader(_since(options, top, wanted), top, options.follow)

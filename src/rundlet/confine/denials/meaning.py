@@ -245,6 +245,15 @@ def _null(record: Record) -> str:
     )
 
 
+def _own_look(record: Record) -> str:
+    if record.get("operation") != "ptrace" or mask(record) != "readby" or record.get("comm") != "rundlet":
+        return ""
+    return (
+        f'"{label_of(record)}" does not let rundlet, under "{record.get("peer")}", look into its processes, which it tries at their start; '
+        "it finds out otherwise what it needs to know, and nothing is amiss"
+    )
+
+
 def _tracer(record: Record) -> str:
     if record.get("info") != "ptrace prevents transition":
         return ""
@@ -254,6 +263,6 @@ def _tracer(record: Record) -> str:
 
 KNOWN = (
     _no_new_privs, _not_loaded, _converted, _learning, _userns, _stacked_peer, _tracer, _missing_change, _null, _lookup, _attributes,
-    _memory,
+    _memory, _own_look,
 )  # fmt: skip
 assert LEARNING == "//null-"  # what LEARNED looks for
