@@ -97,6 +97,18 @@ static int done(int n, char **v)
 			return -1;
 		return done(n - 2, v + 2);
 	}
+	if (IS("forked")) {  // what follows, by a child: of a program's first process the label is looked at
+		int status;
+		pid_t pid = fork();
+		if (!pid) {
+			int failed = done(n - 1, v + 1);
+			_exit(failed ? errno : 0);
+		}
+		if (pid < 0 || waitpid(pid, &status, 0) < 0)
+			return -1;
+		errno = WEXITSTATUS(status);
+		return errno ? -1 : 0;
+	}
 	if (IS("apart")) {  // in a mount namespace of its own, what follows
 		if (unshare(CLONE_NEWNS))
 			return -1;
