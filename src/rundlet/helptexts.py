@@ -51,6 +51,12 @@ VERBS = {
         "print what create would do with a bundle, without doing it",
         "The plan: each decision with its reason, and every step in the order in which it would be carried out.",
     ),
+    "profile": (
+        "look at AppArmor profiles: check, load, diff or derive",
+        "check FILE|NAME...: will it do for a container here? load FILE: load it, all or nothing. diff A B: what does one permit that the "
+        "other does not? derive: a profile that still works when it is stacked on the runtime's. Exits with 0 when it holds, 1 when it "
+        "differs, 2 when that cannot be told.",
+    ),
     "host": ("print what was found out about this machine", "The facts that plans are made from: kernel, AppArmor, cgroups, capabilities."),
     "verify": (
         "compare every process of a container with what was asked for",
@@ -108,6 +114,9 @@ OPTIONS = {
     "no-pivot": "enter the root by chroot, for roots on a ramdisk",
     "no-new-keyring": "keep the caller's session keyring",
     "no-subreaper": "do not adopt orphans of the container",
+    "apparmor-file": "load the container's AppArmor profile from this file first; a relative path is below the bundle",
+    "apparmor-on-delete": "what becomes of a profile loaded that way when the container is deleted: keep (the default) or remove",
+    "apparmor-replace": "load it even over a profile of that name with another content",
     "detach": "return as soon as the program runs",
     "keep": "do not delete the container when it ends",
     "all": "signal every process of the container",
@@ -168,6 +177,10 @@ OPTIONS = {
     "matrix suite": "boot Debian's kernel of this suite for --lab",
     "expect": "hold the result against the document in this file",
     "html": "write a page for people to this file",
+    "profile": "derive from the profiles of this file",
+    "runtime-label": "the runtime's label (default of check: its own)",
+    "output": "write the derived profile to this file",
+    "replace": "load it even over a profile of that name with another content",
     "kernel": "boot this kernel (a bzImage or vmlinux file)",
     "suite": "boot Debian's kernel of this suite",
     "timeout": "end the command after this many seconds",

@@ -3,6 +3,7 @@ takes half the time.
 
     python -m rundlet.install [COMMAND]      as who owns the installation, after it: /usr/bin/rundlet, .venv/bin/rundlet
     python -m rundlet.install [COMMAND] --systemd DIR       and the service of `rundlet watch` into DIR, such as /etc/systemd/system
+    python -m rundlet.install --apparmor …   the AppArmor profile of the command, which shipped.py describes
 
 `make build` does it, and so should a distribution's package, once the files are where they will be. Everything works without, only slower;
 after a change of the sources or of Python the bundle, or what of it has changed, is passed over until it is written anew.
@@ -21,7 +22,7 @@ from importlib.util import MAGIC_NUMBER, find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rundlet import home
+from rundlet import home, shipped
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).parent
 LEFT_OUT = (  # not on a container's way
-    "__pycache__", "api", "aio.py", "confine", "lab", "install.py", "home.py", "codec.py", "helptexts.py", "cliref.py", "compile.py",
-    "__main__.py",
+    "__pycache__", "api", "aio.py", "confine", "lab", "install.py", "shipped.py", "home.py", "codec.py", "helptexts.py", "cliref.py",
+    "compile.py", "__main__.py",
 )  # fmt: skip
 UNIT = "rundlet-watch.service"
 SELDOM = PACKAGE / "seldom.txt"  # functions that no plain start calls, "module:name"
@@ -225,6 +226,9 @@ def command(module: str, python: str, bundle: Path) -> bytes:
 
 def main(argv: list[str]) -> None:
     """Does what the module's head says."""
+    if "--apparmor" in argv:
+        shipped.install(argv)
+        return
     if "no_debug_ranges" not in sys._xoptions:
         again = [sys.executable, *(["-I"] if sys.flags.isolated else []), "-X", "no_debug_ranges", "-m", "rundlet.install", *argv]
         sys.exit(subprocess.run(again, check=False).returncode)

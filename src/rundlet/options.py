@@ -31,6 +31,7 @@ GLOBAL = (
 
 _CREATE = (
     "bundle,b=DIR config,f=FILE console-socket=PATH pidfd-socket=PATH pid-file=FILE preserve-fds=N no-pivot no-new-keyring no-subreaper "
+    "apparmor-file=FILE apparmor-on-delete=ACTION apparmor-replace "
     "help,h"
 )
 
@@ -68,6 +69,10 @@ VERBS = {
     "features": ("rundlet.life.features", "", "help,h"),
     "info": ("rundlet.confine.info", "", "help,h"),
     "explain": ("rundlet.confine.explain", "BUNDLE", "json steps assume=FACTS help,h"),
+    "profile": (
+        "rundlet.confine.profile.command", "ACTION [FILE]...",
+        "json assume=FACTS profile=FILE runtime-label=LABEL output=FILE replace help,h",
+    ),
     "host": ("rundlet.confine.facts", "", "json help,h"),
     "verify": (
         "rundlet.confine.verify.command", "[ID]...", "all,a pid=N config,c=FILE format,f=table|json|sarif|junit json>format=json help,h",
@@ -117,6 +122,9 @@ class Options:
     no_pivot: bool = False
     no_new_keyring: bool = False
     no_subreaper: bool = False
+    apparmor_file: str | None = None
+    apparmor_on_delete: str | None = None
+    apparmor_replace: bool = False
     detach: bool = False
     keep: bool = False
     # kill, delete, list
@@ -168,6 +176,11 @@ class Options:
     # watch
     listen: str | None = None
     once: bool = False
+    # profile
+    profile: str | None = None
+    runtime_label: str | None = None
+    output: str | None = None
+    replace: bool = False
     # lab
     kernel: str | None = None
     suite: str | None = None

@@ -96,6 +96,6 @@ def test_flags_are_those_of_the_kernel(said: Any) -> None:
 
 
 def test_annotations_that_change_confinement(said: Any) -> None:
-    assert said["potentiallyUnsafeConfigAnnotations"] == ["run.oci.", "org.systemd.property."]
+    assert said["potentiallyUnsafeConfigAnnotations"] == ["run.oci.", "org.systemd.property.", "org.rundlet.apparmor."]
     named = {word for file in Path(mounts.__file__).parents[1].rglob("*.py") for word in file.read_text().split('"') if word.startswith("run.oci.")}
     assert len(named) > 5

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rundlet.host import Facts
     from rundlet.life.hooks import Files
     from rundlet.life.netdevices import Movers
+    from rundlet.life.preload import Preload
     from rundlet.life.rdt import Group
     from rundlet.life.store import Container, Record
     from rundlet.life.systemd import Unit
@@ -119,11 +120,17 @@ class Creation:
         self.agent: "socket | None" = None  # a connection to the seccomp agent, where a listener is wanted
         self.joined: "dict[str, int]" = {}  # namespaces that the caller gives as descriptors
         self.files: "Files | None" = None  # where hooks write to, where there are some
+        self.preload: "Preload | None" = None  # the profiles that the container brings along
 
     def build(self) -> "Container":
         """Makes the container; returns it locked, its record written. Leaves nothing behind on failure."""
         process.interruptible()
         self.facts = host.facts(self.config["process"]["apparmorProfile"])
+        given = self.options.apparmor_file or self.options.apparmor_on_delete or self.options.apparmor_replace
+        if given or any(name[:21] == "org.rundlet.apparmor." for name in self.config["annotations"]):
+            from rundlet.life import preload
+
+            self.preload = preload.prepare(self.options, self.config, self.path, self.facts)
         process.grantable(self.config["process"], self.facts, any(s["type"] == "user" for s in self.config["linux"]["namespaces"]))
         process.attainable(self.config["process"]["rlimits"], self.facts)
         self.plan, self.place, self.writes, self.devices = self._decide()
@@ -233,7 +240,12 @@ class Creation:
         if self.notify:
             posix.mkdir("notify", 0o755, dir_fd=container.fd)
             posix.chmod("notify", 0o755, dir_fd=container.fd)
+        if self.preload:
+            record["apparmor"] = self.preload.record()
         container.write(record)
+        if self.preload:
+            self.undo.append(self.preload.undo)
+            self.preload.load(container, record)
         need = {w.controller for w in self.writes} | ({"devices"} if self.devices else set())
         if self.unit:
             self.undo.append(self.unit.stop)  # it is made around the process

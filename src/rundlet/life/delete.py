@@ -64,6 +64,10 @@ def delete(container: "Container", force: bool) -> None:
 
         rdt.remove(record["rdt"])
     _poststop(container, record)
+    if "apparmor" in record:
+        from rundlet.life import preload
+
+        preload.release(record, container.folder)
     container.remove()
 
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 HOOKS = [kind for kind, *_ in table.HOOKS]
 EFAULT = 14
-UNSAFE = ["run.oci.", systemd.PREFIX]  # whoever may set these may change confinement: prefixes, as their last dot says
+# whoever may set these may change confinement: prefixes, as their last dot says
+UNSAFE = ["run.oci.", systemd.PREFIX, "org.rundlet.apparmor."]
 
 
 def main(options: "Options") -> int:

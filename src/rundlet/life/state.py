@@ -19,5 +19,8 @@ def main(options: "Options") -> int:
     record = container.record
     shown = store.state(record)
     shown |= {"rootfs": record["rootfs"], "created": record["created"], "owner": record["owner"]}
+    if "apparmor" in record:
+        of = record["apparmor"]
+        shown["apparmor"] = {"file": of["file"], "loaded": sorted(of["loaded"]), "onDelete": "remove" if of["remove"] else "keep"}
     posix.write(1, (jsontext.dumps(shown, 2) + "\n").encode("utf-8", "surrogateescape"))
     return 0

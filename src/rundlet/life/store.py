@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from rundlet.executor.client import Executor
     from rundlet.executor.program import Program
+    from rundlet.life.preload import Policy
     from rundlet.life.rdt import Group
     from rundlet.life.systemd import Made
     from rundlet.options import Options
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
         expect: Expect | None
         keyring: NotRequired[bool]  # whether the container has a session keyring of its own
         rdt: NotRequired[Group]  # its group of resctrl
+        apparmor: NotRequired[Policy]  # the profiles that it brought along
         systemd: NotRequired[Made]  # the unit, where systemd made the cgroup
 
 
