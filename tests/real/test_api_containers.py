@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,13 @@ def running(made: rundlet.Container) -> rundlet.Container:
     return made
 
 
-def script(text: str, *args: str | Path, **how: Any) -> subprocess.Popen[str]:
-    """A program of its own that uses the library: the built one where it is current, else the sources."""
+def script(text: str, *args: str | Path, before: Sequence[str] = (), **how: Any) -> subprocess.Popen[str]:
+    """A program of its own that uses the library, the built one where it is current, else the sources; `before`: words before its own."""
     words = bundles.words()
     python = [ROOT / ".venv/bin/python", "-I"] if words[0].endswith(".venv/bin/rundlet") else [sys.executable, "-s"]
     environment = {"PATH": os.environ["PATH"]} | ({} if python[1] == "-I" else {"PYTHONPATH": str(ROOT / "src")})
     how.setdefault("stdout", subprocess.PIPE)
-    return subprocess.Popen([*python, "-c", text, *args], env=environment, text=True, **how)
+    return subprocess.Popen([*before, *python, "-c", text, *args], env=environment, text=True, **how)
 
 
 def ended(child: subprocess.Popen[str]) -> str:

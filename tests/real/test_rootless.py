@@ -14,6 +14,7 @@ import pytest
 
 from tests import bundles
 from tests.bundles import Box, Done
+from tests.real.test_api_containers import ended, script
 
 USER = 50000 + os.getpid() % 9973  # nobody, and not the one of another run
 SUBORDINATE = 2000000  # what is the user's besides, where there is a helper to map it
@@ -138,7 +139,26 @@ def test_a_whole_life(box: Box) -> None:
     box.ended()
     assert box.status == "stopped"
     box.ok("delete", box.id)
-    assert box.left() == []
+
+
+LIBRARY = """
+import sys, rundlet
+config = rundlet.config(["sh", "-c", "id -u; cat"], rootfs=sys.argv[1], env={"PATH": "/bin"})
+done = rundlet.run(config, root=sys.argv[2], input=b"in", capture=True).check()
+with rundlet.create(rundlet.config(["sleep", "1000"], rootfs=sys.argv[1], env={"PATH": "/bin"}), root=sys.argv[2]) as container:
+    container.start()
+    more = container.exec(["id", "-g"], capture=True)
+    status = rundlet.verify(container).status
+    container.kill("KILL")
+    print(done.stdout, more.stdout, status, container.wait(), rundlet.explain(config).refusal)
+"""
+
+
+def test_the_library(box: Box) -> None:
+    """Of a user: the executor is started by its program, and used by a command that may not trace it."""
+    user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--inh-caps=-all", "--"]
+    said = ended(script(LIBRARY, box.rootfs, box.root, before=user, cwd="/"))
+    assert said == "b'0\\nin' b'0\\n' holds -9 None\n"
 
 
 def test_its_ids_and_what_it_may_do(box: Box) -> None:
