@@ -168,6 +168,17 @@ class Lab:
         done = subprocess.run([*self.words, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, preexec_fn=become(own))
         return {"status": done.returncode, "err": done.stderr}
 
+    def program(self, own: Own) -> dict[str, Any]:
+        """A program of Python that uses the library; what it saw."""
+        bundle = AREA / "bundles/program"
+        bundle.mkdir(parents=True)
+        asked = config(Attempt("program", "run", own, "web", True))
+        asked["process"]["args"] = ["sleep", "1000"]
+        (bundle / "config.json").write_text(json.dumps(asked))
+        words = [sys.executable, "-B", "-m", "tests.lab.program", str(bundle), str(AREA / "program")]
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, preexec_fn=become(own))
+        return {"status": done.returncode, "err": done.stderr, "saw": json.loads(done.stdout or "null")}
+
     def _runs(self, bundle: Path, patience: float = PATIENCE) -> bool:
         """Whether a process that was told to us runs on; one that was killed may take its time to end."""
         end = time.monotonic() + patience
@@ -236,6 +247,7 @@ def main(words: list[str]) -> None:
         tell(attempt.name, lab.attempt(attempt))
     for name, words in DEEDS.items():
         tell(f"deed: {name}", lab.deed(words))
+    tell("in a program", lab.program(Own("rt")))
     tell("not attached", lab.attempt(Attempt("not attached", "run", ATTACHED)))
 
 

@@ -261,6 +261,18 @@ def test_a_container_that_may_not_be_signalled_can_be_killed_by_its_cgroup(seen:
     assert (found["err"], found["status"], found["runs on"], found["left"]) == ("", 0, False, deed == "kill"), found
 
 
+def test_a_program_that_is_confined_itself(seen: Results) -> None:
+    """The library: the executor is started by the program, and used by a command; both have the program's label."""
+    found = seen["in a program"]
+    assert (found["status"], found["err"]) == (0, ""), found
+    saw = found["saw"]
+    assert saw["own"] == "rt (enforce)"
+    assert set(saw["due"].split("//&")) == {"rt", "web"}
+    for label in (saw["first"], saw["second"]):
+        assert (set(label.removesuffix(" (enforce)").split("//&")), label[-10:]) == ({"rt", "web"}, " (enforce)")
+    assert (saw["status"], saw["cancelled"], saw["children"], saw["left"]) == ("holds", [True, True], True, [])
+
+
 def test_a_profile_that_does_not_let_the_executor_be_executed(seen: Results) -> None:
     found = seen["not attached"]
     is_refused(found, "run")
