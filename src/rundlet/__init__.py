@@ -11,9 +11,9 @@ __version__ = "0.1.0"
 OCI_VERSION = "1.3.0"  # the newest runtime-spec whose every field is understood
 __all__ = (
     "DEVNULL", "OCI_VERSION", "PIPE", "STDOUT", "BadSpec", "Bundle", "Completed", "Config", "Container", "Difference", "Document",
-    "Explanation", "Facts", "Fault", "Making", "Plan", "Process", "ProgramFailed", "Refused", "Report", "Spawning", "State",
-    "StepFailed", "Stream", "Terminal", "Unknown", "Usage", "WrongState", "aio", "config", "containers", "create", "exec", "explain",
-    "facts", "make_plan", "run", "verify",
+    "Event", "Events", "Explanation", "Facts", "Fault", "Making", "Plan", "Process", "ProgramFailed", "Refused", "Report", "Spawning",
+    "State", "StepFailed", "Stream", "Terminal", "Unknown", "Usage", "WrongState", "aio", "config", "containers", "create", "exec",
+    "explain", "facts", "make_plan", "run", "verify",
 )
 
 TYPE_CHECKING = False
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from rundlet.api import Container as Container
     from rundlet.api import Difference as Difference
     from rundlet.api import Document as Document
+    from rundlet.api import Event as Event
+    from rundlet.api import Events as Events
     from rundlet.api import Explanation as Explanation
     from rundlet.api import Facts as Facts
     from rundlet.api import Fault as Fault

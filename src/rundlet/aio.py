@@ -16,6 +16,7 @@ from rundlet.api.asked import Bundle, Making, Path, Read, Spawning
 from rundlet.api.awaiting import Opening, awaited, carry
 from rundlet.api.base import BaseContainer, BaseProcess, new
 from rundlet.api.checking import Report, verifying
+from rundlet.api.happening import BaseEvents, Event
 from rundlet.api.results import Completed
 from rundlet.api.streams import Master, Pipe
 
@@ -53,6 +54,22 @@ class Process(BaseProcess):
 
     async def __aexit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         await carry(ops.end(self))
+
+
+class Events(BaseEvents):
+    """What happens to a container, from Container.events: iterated, it gives each Event, until the container has ended."""
+
+    next = awaited(BaseEvents.following)
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while event := await self.next():
+            yield event
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
 
 
 class Container(BaseContainer):
@@ -102,6 +119,10 @@ class Container(BaseContainer):
         """As rundlet.Container.exec."""
         return await carry(ops.execute(self, args, input, capture, how))
 
+    def events(self, interval: float = 5.0) -> Events:
+        """As rundlet.Container.events: for `async for`."""
+        return Events(self, interval)
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -134,4 +155,4 @@ async def verify(
     return await carry(verifying(target, root=root, config=config))
 
 
-__all__ = ["Container", "Process", "Stream", "Terminal", "create", "exec", "run", "verify"]
+__all__ = ["Container", "Events", "Process", "Stream", "Terminal", "create", "exec", "run", "verify"]

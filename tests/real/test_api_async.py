@@ -116,6 +116,26 @@ def test_looking_is_done_elsewhere(box: Box) -> None:
     do(main())
 
 
+@pytest.mark.skipif("memory" not in {*bundles.CGROUPS["mounts"], *bundles.CGROUPS.get("controllers", ())}, reason="no memory controller here")
+def test_running_out_of_memory_is_told(box: Box) -> None:
+    async def main() -> None:
+        async with aio.create(box.bundle, id=box.id, root=box.root) as container:
+            await container.start()
+            async with container.events(3600) as events:
+                eating = asyncio.create_task(container.exec(["sh", "-c", "x=$(tail /dev/zero)"]))
+                first = await events.next()
+                assert first == {"type": "oom", "id": box.id}
+                await eating
+                await container.kill("KILL")
+                assert {event["type"] async for event in events} <= {"oom"}
+
+    box.linux["resources"] = {"memory": {"limit": 16 << 20, "swap": 16 << 20}}
+    if bundles.CGROUPS["layout"] != "v2":
+        del box.linux["resources"]["memory"]["swap"]
+    box.save()
+    do(main())
+
+
 def test_faults_are_typed(box: Box) -> None:
     async def main() -> None:
         with pytest.raises(rundlet.BadSpec) as caught:

@@ -287,6 +287,21 @@ def test_limits_change_and_what_is_used_is_told(box: Box, running: rundlet.Conta
     assert caught.value.where == "/pids/limit"
 
 
+def test_what_happens_is_told_until_the_end(box: Box, running: rundlet.Container) -> None:
+    with running.events(0.01) as events:
+        first = events.next()
+        assert first
+        assert (first["type"], first["id"]) == ("stats", box.id)
+        assert first["data"].keys() == running.stats().keys()
+        running.kill("KILL")
+        assert {event["type"] for event in events} <= {"stats"}
+        assert events.next() is None
+    with pytest.raises(rundlet.WrongState, match="is not running"):
+        running.events()
+    with pytest.raises(ValueError, match="above 0"):
+        running.events(0)
+
+
 def test_mounts_of_a_container_that_runs(running: rundlet.Container, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/file").write_text("found")

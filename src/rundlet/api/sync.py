@@ -7,6 +7,7 @@ from typing import Self, Unpack
 from rundlet.api import operations as ops
 from rundlet.api.asked import Bundle, Making, Read, Spawning
 from rundlet.api.base import BaseContainer, BaseProcess, new
+from rundlet.api.happening import BaseEvents, Event
 from rundlet.api.operation import blocking, carry
 from rundlet.api.results import Completed
 from rundlet.api.streams import Master, Pipe
@@ -50,6 +51,22 @@ class Process(BaseProcess):
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         carry(ops.end(self))
+
+
+class Events(BaseEvents):
+    """What happens to a container, from Container.events: iterated, it gives each Event, until the container has ended."""
+
+    next = blocking(BaseEvents.following)
+
+    def __iter__(self) -> Iterator[Event]:
+        while event := self.next():
+            yield event
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
 
 
 class Container(BaseContainer):
@@ -98,6 +115,13 @@ class Container(BaseContainer):
         """
         return carry(ops.execute(self, args, input, capture, how))
 
+    def events(self, interval: float = 5.0) -> Events:
+        """What it uses, every `interval` seconds, and each time it runs out of memory.
+
+        Raises WrongState when it does not run, Refused where nobody counts its memory, ValueError.
+        """
+        return Events(self, interval)
+
     def __enter__(self) -> Self:
         return self
 
@@ -127,4 +151,4 @@ def exec(
     return held.exec(args, input=input, capture=capture, **how)
 
 
-__all__ = ["Container", "Process", "Stream", "Terminal", "create", "exec", "run"]
+__all__ = ["Container", "Events", "Process", "Stream", "Terminal", "create", "exec", "run"]
