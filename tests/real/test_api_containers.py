@@ -506,6 +506,26 @@ def test_threads_may_wait_for_one_container(running: rundlet.Container) -> None:
         assert [each.result() for each in waiting] == [-9] * 4
 
 
+NO_PYTHON = """
+import sys, rundlet
+from rundlet.api import work
+work.WRITTEN, before = "/nowhere", sys.executable
+sys.executable = "/no/python"
+try:
+    rundlet.run(sys.argv[1], id=sys.argv[2], root=sys.argv[3])
+except rundlet.Fault as fault:
+    print(fault)
+with open("/proc/self/task/%d/children" % __import__("os").getpid()) as file:
+    print(file.read().split())
+"""
+
+
+def test_where_there_is_no_interpreter(box: Box) -> None:
+    box.save()
+    out = ended(script(NO_PYTHON, box.bundle, box.id, box.root))
+    assert out == "cannot execute /no/python: no such file or directory\n[]\n"
+
+
 UNSEALED = """
 import sys, rundlet
 from rundlet.executor import client

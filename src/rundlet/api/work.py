@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any
 
 from rundlet import errors
-from rundlet.api.operation import Operation, Wait, calmly
+from rundlet.api.operation import Operation, Wait, calmly, carry
 from rundlet.api.streams import aside
 from rundlet.errors import Fault
 from rundlet.executor import client, given
@@ -33,13 +33,13 @@ class Child:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.status: int | None = None  # once it has ended: the exit status, or the negative number of the signal
-        self.ended = True
-        self._lock = Lock()  # two threads may wait for it
+        self.pidfd = -1  # open for as long as this object is there: threads wait for it
+        self._lock = Lock()
         try:
             self.pidfd = aside(os.pidfd_open(pid))
-            self.ended = False
         except ProcessLookupError:
             pass  # ended and gone: SIGCHLD is ignored here, or somebody waits for every child
+        self.ended = self.pidfd < 0
 
     def poll(self) -> bool:
         """Whether it has ended; never waits."""
@@ -54,7 +54,6 @@ class Child:
             except ChildProcessError:
                 pass  # something else in this program has waited for it, or SIGCHLD is ignored: its status is lost
             self.ended = True
-            os.close(self.pidfd)
             return True
 
     def wait(self) -> Operation[int | None]:
@@ -72,7 +71,7 @@ class Child:
                 pass
 
     def __del__(self) -> None:
-        if not self.ended:
+        if self.pidfd >= 0:
             os.close(self.pidfd)
 
 
@@ -97,7 +96,7 @@ class Report:
                 bug.add_note(raw["trace"])
             raise bug
         if not self.done:
-            raise Fault(f"{verb} was interrupted from elsewhere; nothing was done")
+            raise Fault(f"{verb} was interrupted from elsewhere")
 
 
 def read(written: dict[str, Any]) -> Fault:
@@ -126,6 +125,7 @@ class Work:
         self.id: str = options["id"]
         self.report: Report | None = None
         self._said = b""
+        self._reading = -1
         self._executor: Child | None = None
         opened: list[int] = []
         try:
@@ -153,6 +153,13 @@ class Work:
             asked = _memfd(json.dumps(request).encode("utf-8", "surrogateescape"))
             opened.append(asked)
             self._child = Child(_spawn([*places, asked, writing, control, *files], count))
+        except BaseException:
+            if self._reading >= 0:
+                os.close(self._reading)
+            if self._executor:  # it has been told nothing yet
+                self._executor.signal(signal.SIGKILL)
+                carry(self._executor.wait())
+            raise
         finally:
             for fd in opened:
                 os.close(fd)
