@@ -281,6 +281,41 @@ def test_the_waiting_process_is_hidden_from_its_own_user(box: Box) -> None:
     assert Path(f"/proc/{pid}/uid_map").stat().st_uid == 0
 
 
+def test_mounts_of_a_container_that_runs(person: Person, box: Box) -> None:
+    """A user's own files, and a tmpfs; the host's mounts are as before."""
+    (person.folder / "dir").mkdir()
+    (person.folder / "dir/file").write_text("file")
+    person.own(person.folder / "dir")
+    hosts = Path("/proc/self/mountinfo").read_text()
+    pid = box.created()
+    box.ok("start", box.id)
+    before = Path(f"/proc/{pid}/mountinfo").read_text()
+    mounts = [
+        {"destination": "/bound", "type": "bind", "source": str(person.folder / "dir"), "options": ["rbind", "ro", "nosuid"]},
+        {"destination": "/one", "type": "bind", "source": str(person.folder / "dir/file"), "options": ["bind"]},
+        {"destination": "/tmp/new", "type": "tmpfs", "source": "tmpfs", "options": ["size=64k"]},
+    ]
+    file = person.folder / "mounts.json"
+    file.write_text(json.dumps(mounts))
+    box.ok("mounts", "add", box.id, str(file))
+    assert box.exec("sh", "-c", "cat /bound/file /one; touch /bound/x 2>&1; touch /tmp/new/x && ls /tmp/new").out == (
+        "filefiletouch: /bound/x: Read-only file system\nx\n"
+    )
+    found = {line.split()[4]: line.split()[5] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()}
+    assert {"ro", "nosuid"} <= set(found["/bound"].split(","))
+    box.ok("mounts", "remove", box.id, str(file))
+    assert Path(f"/proc/{pid}/mountinfo").read_text() == before
+    assert Path("/proc/self/mountinfo").read_text() == hosts
+    # what the user may not read is not to be had in this way either
+    (person.folder / "closed").mkdir(mode=0o700)
+    (person.folder / "closed/secret").write_text("secret")
+    file.write_text(json.dumps([{"destination": "/tmp/x", "type": "bind", "source": str(person.folder / "closed/secret"), "options": ["bind"]}]))
+    done = box.call("mounts", "add", box.id, str(file))
+    assert done.status == 1 and "permission denied" in done.err
+    box.ended()
+    box.ok("delete", box.id)
+
+
 def test_exec_waits_for_start(box: Box) -> None:
     box.created()
     done = box.exec("true")

@@ -60,12 +60,12 @@ def add(config: "Config", record: "Record") -> None:
     """Makes the mounts of `config` in the container of `record`. Raises Fault, and then none of them is there."""
     facts = host.facts()
     privileged = "CAP_SYS_ADMIN" in facts["caps"]["effective"]
-    if not privileged and any(mounts.is_bind(mount) for mount in config["mounts"]):
-        raise Refused("showing a place of the host in a container that runs takes CAP_SYS_ADMIN, which the runtime lacks", "run as root")
     found = Bundle(f"/proc/{record['pid']}/root", {}, {})
     bundle.look(found, config, record["bundle"])
     hierarchies = [(d.path, d.version, list(d.controllers)) for d in cgroup_place.load(record["cgroup"]).dirs]
     spaces = {space["type"] for space in config["linux"]["namespaces"]}
+    if not privileged and "user" not in spaces:
+        raise Refused("mounting in a container without a user namespace takes CAP_SYS_ADMIN, which the runtime lacks", "run as root")
     mounting = mounts.Mounting(
         rootfs.propagation(config["linux"]["rootfsPropagation"]), hierarchies, "joined" if "cgroup" in spaces else "", False,
         "user" in spaces or facts["user_namespace"], privileged,
@@ -73,7 +73,7 @@ def add(config: "Config", record: "Record") -> None:
     each = hotmounts.add(mounting, config, found)
     held = idmounts.hold(tuple(mounting.users))
     try:
-        executor = _enter(config, record, mounting.sources, held)
+        executor = _enter(config, record, mounting.sources, held, privileged)
     finally:
         idmounts.let_go(held)
     fills = iter(mounting.fills)
@@ -113,7 +113,9 @@ def remove(config: "Config", record: "Record") -> None:
         process.end(executor)
 
 
-def _enter(config: "Config", record: "Record", sources: "list[Step]", held: "dict[str, int] | None" = None) -> "Executor":
+def _enter(
+    config: "Config", record: "Record", sources: "list[Step]", held: "dict[str, int] | None" = None, privileged: bool = True,
+) -> "Executor":
     """A process in the container's namespaces that holds the `sources`."""
     try:
         init = posix.pidfd_open(record["pid"])
@@ -125,7 +127,7 @@ def _enter(config: "Config", record: "Record", sources: "list[Step]", held: "dic
         executor = client.spawn({"init": init, **(held or {})})
     finally:
         posix.close(init)
-    outside, inside = hotmounts.enter(config, sources, process.sets_groups(config, record["pid"]))
+    outside, inside = hotmounts.enter(config, sources, process.sets_groups(config, record["pid"]), privileged)
     first = executor.pid
     try:
         executor.pid = executor.run(outside.steps).slots["child"]

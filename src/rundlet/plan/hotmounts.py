@@ -19,11 +19,18 @@ if TYPE_CHECKING:
 MOUNT_ROOT = 0x2000  # STATX_ATTR_MOUNT_ROOT, linux/stat.h
 
 
-def enter(config: "Config", sources: "list[Step]", set_groups: bool = True) -> "tuple[Stage, ...]":
-    """From a process of the host to one in the container, with what it has taken hold of before."""
+def enter(config: "Config", sources: "list[Step]", set_groups: bool = True, privileged: bool = True) -> "tuple[Stage, ...]":
+    """From a process of the host to one in the container, with what it has taken hold of before.
+
+    A user may take hold of mounts only in a mount namespace that belongs to the container's user namespace: a copy of the host's, made in
+    there, where the host's mounts are without being the host's. It ends with the process. user_namespaces(7), mount_namespaces(7)
+    """
     spaces = namespaces.wanted(config["linux"]["namespaces"])
     kinds = [kind for kind in k.NAMESPACES if kind in spaces]
     ids = namespaces.first(config["linux"], config["process"])
+    if sources and not privileged:
+        sources = [namespaces.join_container(["user"]), namespaces.unshare(["mount"]), *sources]
+        kinds.remove("user")  # which cannot be joined by who is in it: setns(2), EINVAL
     return (
         Stage("outside", (process.hide(), *sources, namespaces.join_container(kinds), namespaces.clone([]))),
         Stage("enter", (
