@@ -28,7 +28,7 @@ CALLS = {
     "seccomp": (317, 277), "keyctl": (250, 219), "bpf": (321, 280), "socket": (41, 198), "connect": (42, 203), "accept4": (288, 242),
     "bind": (49, 200), "listen": (50, 201), "sendmsg": (46, 211), "recvmsg": (47, 212), "sendto": (44, 206), "recvfrom": (45, 207),
     "socketpair": (53, 199), "shutdown": (48, 210), "setsockopt": (54, 208), "ppoll": (271, 73), "pipe2": (293, 59),
-    "memfd_create": (319, 279), "close_range": (436, 436), "rt_sigprocmask": (14, 135), "rt_sigaction": (13, 134),
+    "memfd_create": (319, 279), "close_range": (436, 436), "rt_sigprocmask": (14, 135), "rt_sigaction": (13, 134), "signalfd4": (289, 74),
     "lsm_get_self_attr": (459, 459), "lsm_set_self_attr": (460, 460), "lsm_list_modules": (461, 461), "getxattr": (191, 8),
     "fsetxattr": (190, 7), "flock": (73, 32), "splice": (275, 76), "copy_file_range": (326, 285), "sendfile": (40, 71),
     "nanosleep": (35, 101), "clock_nanosleep": (230, 115), "getdents64": (217, 61), "name_to_handle_at": (303, 264),

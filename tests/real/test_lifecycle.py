@@ -3,13 +3,14 @@
 import json
 import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests import bundles
-from tests.bundles import Box, status_of
+from tests.bundles import Box, proc_status, status_of
 
 
 def test_create_start_kill_delete(either: Box) -> None:
@@ -260,6 +261,25 @@ def test_kill_all_reaches_those_that_outlive_the_first(box: Box) -> None:
     assert len(bundles.children()) == 1
     box.ok("kill", "--all", box.id, "KILL")
     assert bundles.eventually(lambda: bundles.reap() == [])
+
+
+@pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "QUIT"])
+@pytest.mark.parametrize("kinds", [[], ["pid"]], ids=["first of its namespace", "shared"])
+def test_a_created_container_ends_by_signals_that_end_programs(box: Box, name: str, kinds: list[str]) -> None:
+    box.without(*kinds)
+    pid = box.created()
+    box.ok("kill", box.id, name)
+    assert status_of(pid) in (143, 128 + signal.Signals[f"SIG{name}"])
+    assert box.status == "stopped"
+    assert "cannot start" in box.call("start", box.id).err
+    box.ok("delete", box.id)
+
+
+def test_the_program_handles_signals_as_it_likes(box: Box) -> None:
+    """What waited for start has left nothing behind: no signal is blocked or ignored."""
+    pid = box.started()
+    status = proc_status(pid)
+    assert {status[key] for key in ("SigBlk", "SigIgn", "SigCgt")} == {"0" * 16}
 
 
 def test_kill_of_a_container_that_shares_pids(box: Box) -> None:

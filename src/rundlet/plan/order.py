@@ -21,12 +21,14 @@ confine() is the security argument. From its top to its bottom privilege only sh
   hooks             startContainer hooks are programs of the container, so they run as confined as its own
 """
 
+from _struct import pack
+
 from rundlet import kernel as k
 from rundlet.errors import Refused
 from rundlet.plan import mounts, namespaces, process, rootfs
 from rundlet.plan.apparmor import proc_steps, still
 from rundlet.plan.apparmor import steps as label_steps
-from rundlet.plan.step import Call, Slot, Step, Value
+from rundlet.plan.step import Call, Data, Scratch, Slot, Step, Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     from rundlet.spec.types import Capabilities, Config, Device, Process
 
     Interface: TypeAlias = Literal["lsm", "scoped", "legacy"]
+
+
+ENDING = pack("Q", 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14)  # SIGHUP, SIGINT, SIGQUIT, SIGTERM as a sigset_t
 
 
 class Stage(Value):
@@ -180,8 +185,15 @@ def create(
 
 def last(config: "Config", filter_: "bytes | None", choices: Choices, label: "tuple[Step, ...]") -> "tuple[Step, ...]":
     """The last stage: wait for start, run the hooks that are to run then, and become the program. `label`: as for confine()."""
+    # the first process of a PID namespace is deaf to signals that it does not handle, unless it blocks them: pid_namespaces(7)
     wait = Step(
-        "wait for start", Call("reply"), Call("accept4", Slot("start"), 0, 0, k.SOCK_CLOEXEC, into="starter"), Call("close", Slot("start")),
+        "wait for start", Call("reply"),
+        Call("rt_sigprocmask", 0, ENDING, 0, 8),
+        Call("signalfd4", -1, ENDING, 8, 0x80800, into="signals"),  # SFD_CLOEXEC, SFD_NONBLOCK
+        Call("ppoll", Data(Slot("start"), pack("hh", k.POLLIN, 0), Slot("signals"), pack("hh", k.POLLIN, 0)), 2, 0, 0, 8),
+        Call("read", Slot("signals"), Scratch("signal", 128), 128, fine=("EAGAIN",), on_fine="start"), Call("exit_group", 143),
+        Call("accept4", Slot("start"), 0, 0, k.SOCK_CLOEXEC, into="starter", label="start"), Call("close", Slot("start")),
+        Call("close", Slot("signals")), Call("rt_sigprocmask", 1, ENDING, 0, 8),
         Call("redirect", Slot("starter")), kind="wait",
     )
     started: "tuple[Step, ...]" = ()
