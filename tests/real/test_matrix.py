@@ -120,7 +120,11 @@ def left(folder: Path) -> list[str]:
 
 def nothing_left(folder: Path) -> bool:
     """After a while: the kernel collects keyrings that nobody has any more when it comes to it (security/keys/gc.c)."""
-    return bundles.eventually(lambda: not left(folder), 20)
+    def nothing() -> bool:
+        bundles.reap()  # what was killed has lost its parent, and holds its keyring until it is reaped
+        return not left(folder)
+
+    return bundles.eventually(nothing, 60)
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +295,7 @@ def test_a_bundle_of_one_s_own(box: Box, folder: Path) -> None:
     assert done.status == 0, done.err
     found = json.loads(done.out)
     seen = {cell["probe"]: cell for cell in found["cells"]}
-    assert found["notes"] == ["a network namespace of its own", "a ipc namespace of its own", "a uts namespace of its own", "no hooks"]
+    assert found["notes"] == ["a network namespace of its own", "an ipc namespace of its own", "a uts namespace of its own", "no hooks"]
     assert seen["workload"]["is"] == "allowed"
     assert seen["set-uid exec"]["is"] == "allowed"
     is_known(seen["write to the root"], ["dac"])
@@ -306,3 +310,86 @@ def test_a_workload_that_fails_is_followed_to_its_layer(folder: Path) -> None:
     seen = {cell["probe"]: cell for cell in json.loads(done.out)["cells"]}
     is_known(seen["workload"], ["capability"])
     assert seen["workload"]["errno"] == "status 1"
+
+
+def test_it_can_be_ended(folder: Path) -> None:
+    """In the middle of its work, as an engine's unit is stopped."""
+    with open(folder / "err", "w+") as err:
+        words = [*bundles.words(), "matrix", "--", "sleep", "1000"]
+        process = subprocess.Popen(words, stdout=err, stderr=err, stdin=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(folder / "made")})
+        assert bundles.eventually(lambda: any("sleep\0" in text and "1000" in text for text in commands(process.pid)))
+        process.terminate()
+        assert process.wait(bundles.PATIENCE) == 128 + 15
+    assert nothing_left(folder), left(folder)
+
+
+def commands(pid: int) -> list[str]:
+    """Command lines of a process' descendants."""
+    found = []
+    for child in bundles.children(pid):
+        try:
+            found += [Path(f"/proc/{child}/cmdline").read_text(), *commands(child)]
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return found
+
+
+def test_a_workload_without_an_end(folder: Path) -> None:
+    """It is unknown, and so is what would have come after it; what came before is not."""
+    (folder / "long.toml").write_text('settings = ["open"]\nprobes = ["keyctl", "signal an exec\'d peer", "signal within exec"]\ntimeout = 3\n')
+    done = matrix(folder, "--config", "long.toml", "--json", "--", "sleep", "1000")
+    assert done.status == 0, done.err
+    seen = {cell["probe"]: (cell["is"], cell.get("why")) for cell in json.loads(done.out)["cells"]}
+    lost = ("unknown", "no answer within 3 seconds")
+    assert seen == {"keyctl": ("allowed", None), "workload": lost, "signal within exec": ("allowed", None), "signal an exec'd peer": lost}
+    assert nothing_left(folder), left(folder)
+
+
+def test_by_a_user(folder: Path) -> None:
+    """What takes root is not here, and says so; the rest is tried."""
+    with tempfile.TemporaryDirectory(prefix="test-of-the-matrix-") as name:
+        os.chown(name, 50007, 50007)
+        (Path(name) / "matrix.toml").write_text('settings = ["open", "user=rootless", "user=rootless nnp=config"]\n')
+        become = ["setpriv", "--reuid=50007", "--regid=50007", "--clear-groups", "--inh-caps=-all", "--"]
+        words = [*become, *bundles.words(), "matrix", "--config", "matrix.toml", "--json", "--", "id"]
+        env = {**os.environ, "TMPDIR": name, "XDG_RUNTIME_DIR": name}
+        done = subprocess.run(words, capture_output=True, text=True, cwd=name, env=env)
+        assert done.returncode == 0, done.stderr
+        assert os.listdir(name) == ["matrix.toml"]
+    found = json.loads(done.stdout)
+    seen = {(cell["setting"], cell["probe"]): cell for cell in found["cells"]}
+    assert [row["status"] for row in found["rows"]] == ["absent", "ran", "ran"]
+    assert seen["open", "mount"]["why"] == "no root"
+    for probe, is_ in (("mount", "allowed"), ("workload", "allowed"), ("set-uid exec", "absent"), ("signal an exec'd peer", "allowed")):
+        assert seen["user=rootless", probe]["is"] == is_, seen["user=rootless", probe]
+    assert seen["user=rootless", "mknod"]["layers"] == [], "a user cannot take the namespace away, so nobody knows"
+    is_known(seen["user=rootless", "masked path"], ["mount"])
+
+
+@pytest.mark.parametrize(("action", "errno"), [("SCMP_ACT_KILL_PROCESS", "SIGSYS"), ("SCMP_ACT_ERRNO", "EPERM")])
+def test_a_filter_of_one_s_own(folder: Path, action: str, errno: str) -> None:
+    """Found too where the probe is killed; and what else is allowed stays so."""
+    denied = {"keyctl": "keyctl", "ptrace a sibling": "ptrace", "unshare user": "unshare", "signal a sibling": "kill", "signal within exec": "kill"}
+    rules = [{"names": sorted(set(denied.values())), "action": action}]
+    (folder / "own.json").write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}))
+    (folder / "filter.toml").write_text(
+        f'settings = ["seccomp=default"]\nseccomp = "own.json"\nprobes = {json.dumps([*denied, "mount", "chroot"])}\n'
+    )
+    done = matrix(folder, "--config", "filter.toml", "--json")
+    assert done.status == 0, done.err
+    seen = {cell["probe"]: cell for cell in json.loads(done.out)["cells"]}
+    for probe in denied:
+        is_known(seen[probe], ["seccomp"])
+        assert seen[probe]["errno"] == errno
+    assert (seen["mount"]["is"], seen["chroot"]["is"]) == ("allowed", "allowed")
+
+
+def test_without_masks_there_is_nothing_to_deny(box: Box, folder: Path) -> None:
+    for kind in ("maskedPaths", "readonlyPaths"):
+        del box.linux[kind]
+    box.linux["resources"] = {"devices": [{"allow": True, "access": "rwm"}]}
+    box.save()
+    (folder / "free.toml").write_text('settings = ["open"]\nprobes = ["masked path", "write /proc/sys", "open a device"]\n')
+    done = matrix(folder, str(box.bundle), "--config", "free.toml", "--json")
+    assert done.status == 0, done.err
+    assert {cell["probe"]: cell["is"] for cell in json.loads(done.out)["cells"]} == dict.fromkeys(("masked path", "write /proc/sys", "open a device"), "allowed")

@@ -5,8 +5,10 @@ from itertools import chain, combinations
 
 import pytest
 
+from rundlet.confine.denials import Denial
 from rundlet.confine.matrix.attribute import search, text
-from rundlet.confine.matrix.build import answer
+from rundlet.confine.matrix.build import answer, with_log
+from rundlet.confine.matrix.record import Mark, Said, sorted_out
 from rundlet.confine.matrix.settings import LAYERS
 
 Set = frozenset[str]
@@ -75,3 +77,43 @@ def test_in_words() -> None:
     assert text([["seccomp"]]) == "seccomp"
     assert text([["capability"], ["dac"]]) == "capability or dac"
     assert text([["capability", "seccomp"]]) == "capability and seccomp"
+
+
+# ── and the kernel's log ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("layers", "named", "found", "also"),
+    [
+        ((("apparmor",), ("nnp",)), {"apparmor"}, (("apparmor",),), "without nnp it would be allowed too"),
+        ((("apparmor",), ("seccomp",), ("dac",)), {"apparmor", "seccomp"}, (("apparmor",), ("seccomp",)), "without dac it would be allowed too"),
+        ((("apparmor",), ("nnp",)), {"seccomp"}, (("apparmor",), ("nnp",)), ""),
+        ((("apparmor",),), {"apparmor"}, (("apparmor",),), ""),
+        ((("apparmor", "mount"),), {"apparmor"}, (("apparmor", "mount"),), ""),
+        ((("capability",),), {"apparmor"}, (("capability",),), ""),
+        ((), {"apparmor"}, (("apparmor",),), "the log names it; it is not allowed with every layer taken away either"),
+    ],
+)  # fmt: skip
+def test_with_the_log(layers: tuple[tuple[str, ...], ...], named: set[str], found: tuple[tuple[str, ...], ...], also: str) -> None:
+    assert with_log(layers, frozenset(named)) == (found, also)
+
+
+def denial(comm: str, when: float, label: str = "web", layer: str = "apparmor") -> Denial:
+    return Denial(when, layer, "denied", 9, comm, label, "signal", "TERM", None, None, f"what {comm} did at {when:g}", None, (), "")
+
+
+def test_whose_a_record_is() -> None:
+    marks = {"a": Mark("run1-0", 100, 101), "b": Mark("run1-1", 101, 102), "own": Mark("", 102, 103)}
+    found = [
+        denial("run1-0", 100.5), denial("run1-0", 102.5),  # late, but its own
+        denial("run2-0", 100.5), denial("runc", 101.5), denial("ping", 102.5), denial("ping", 102.5), denial("ping", 102.5, "other"),
+        denial("ping", 104), denial("ping", 102.6, "", "seccomp"),
+    ]  # fmt: skip
+    said = sorted_out(found, marks, "rt//&web (enforce)")
+    assert set(said) == {"a", "own"}
+    assert said["a"] == Said(
+        frozenset(["apparmor"]), ("apparmor, web: what the probe did at 100.5", "apparmor, web: what the probe did at 102.5"),
+    )
+    assert said["own"].layers == {"apparmor", "seccomp"}
+    assert said["own"].words == ("apparmor, web: what ping did at 102.5", "seccomp, no label: what ping did at 102.6"), "once each"
+    assert sorted_out(found, marks, None).keys() == {"a"}

@@ -17,9 +17,9 @@ from rundlet.kernel import CAPABILITIES, MACHINES
 from rundlet.life.spec import template
 
 SECCOMP = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": []}
-HOST = s.Host(True, CAPABILITIES, SECCOMP, 0, "web")
-BARE = s.Host(False, CAPABILITIES, None, 0, "web")
-USER = s.Host(False, (), SECCOMP, 1000, None)
+HOST = s.Host("", CAPABILITIES, SECCOMP, 0, "web")
+BARE = s.Host("no AppArmor", CAPABILITIES, None, 0, "web")
+USER = s.Host("no AppArmor", (), SECCOMP, 1000, None)
 
 
 def bundle() -> dict[str, Any]:
@@ -70,7 +70,7 @@ def test_nothing_of_the_host_is_within_reach() -> None:
     assert "hooks" not in safe
     assert not {"rootfsPropagation", "cgroupsPath"} & set(safe["linux"])
     assert changed == [
-        "a pid namespace of its own", "a network namespace of its own", "a ipc namespace of its own", "a uts namespace of its own",
+        "a pid namespace of its own", "a network namespace of its own", "an ipc namespace of its own", "a uts namespace of its own",
         "a user namespace of its own", "no mount propagation to the host", "no hooks",
     ]
     assert config["linux"]["rootfsPropagation"] == "shared", "the caller's is left alone"

@@ -127,10 +127,29 @@ class Builder:
             return {"allowed": True, "denied": False}.get(outcome.is_)
 
         layers = answer(search(active), ask)
+        told = self.kept[case].said.get(cell.probe)
+        if told:
+            layers, also = with_log(layers, told.layers)
+            cell = replace(cell, log=told.words, why=cell.why or also)
         if not layers and widest in ABSENT:
             what = "file" if widest == "ENOENT" else "system call"
             return replace(cell, is_="absent", why=f"with every layer taken away there is no such {what} here")
         return replace(cell, layers=layers)
+
+
+def with_log(layers: tuple[tuple[str, ...], ...], named: frozenset[str]) -> tuple[tuple[tuple[str, ...], ...], str]:
+    """What experiments and the kernel's log tell together, and what is to be said besides.
+
+    Where any of several layers could give way, and the log names some, it is those that denied: a stacked label denies a signal that the
+    profile alone permits, and without no_new_privs nothing would be stacked. Where no experiment helped, the log alone tells.
+    """
+    if not layers:
+        return tuple((layer,) for layer in sorted(named)), "the log names it; it is not allowed with every layer taken away either"
+    kept = tuple(together for together in layers if len(together) == 1 and together[0] in named)
+    if not kept or len(layers) == 1:
+        return layers, ""
+    others = [" and ".join(together) for together in layers if together not in kept]
+    return kept, f"without {' or '.join(others)} it would be allowed too" if others else ""
 
 
 def answer(asking: Search, ask: Callable[[frozenset[str]], bool | None]) -> tuple[tuple[str, ...], ...]:

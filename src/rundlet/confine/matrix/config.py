@@ -50,7 +50,8 @@ def read(path: str | None) -> Config:
             raise BadSpec(f"{path}: {key}", "must be a list of texts")
     made = Config(
         runtimes=given.get("runtimes", []), policy=[str(Path(path).parent / file) for file in given.get("policy", [])],
-        profile=given.get("profile"), seccomp=given.get("seccomp"), timeout=given.get("timeout", PATIENCE),
+        profile=given.get("profile"), timeout=given.get("timeout", PATIENCE),
+        seccomp=str(Path(path).parent / given["seccomp"]) if "seccomp" in given else None,
     )
     made.probes = _probes(path, given)
     _settings(path, given, made)

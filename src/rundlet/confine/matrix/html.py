@@ -16,6 +16,7 @@ LAYERS = {
 }
 OTHERS = {"allowed": "✓", "unknown": "?", "refused": "✗", "absent": "–"}
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+MANY = 20  # lines that are folded away
 Cell = Mapping[str, Any]
 
 
@@ -78,7 +79,9 @@ def _differ(found: Document) -> str:
     if not lines:
         return ""
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f'<div class="differ"><strong>The runtimes differ</strong><ul>{items}</ul></div>'
+    what = "one cell or row" if len(lines) == 1 else f"{len(lines)} cells or rows"
+    state = " open" if len(lines) < MANY else ""
+    return f'<details class="differ"{state}><summary>The runtimes differ in {what}</summary><ul>{items}</ul></details>'
 
 
 def _section(found: Document, runtime: Mapping[str, Any]) -> str:
@@ -114,7 +117,7 @@ def _cell(cell: Cell, probe: Mapping[str, Any]) -> str:
         "text": f"{cell['probe']} {said} {cell.get('errno', '')} {cell.get('why', '')}".lower(), "layers": " ".join(kinds(cell)),
         "probe": cell["probe"],
         "is": said, "what": f"{probe['what']}. Harmless: {probe['harmless']}.", "errno": cell.get("errno"), "why": cell.get("why"),
-        "log": "\n".join(cell.get("log", [])),
+        "log": "\n\n".join(cell.get("log", [])),
     })  # fmt: skip
     label = escape(f"{cell['probe']}: {said}")
     return (
@@ -164,11 +167,11 @@ def _rest(found: Document) -> str:
 
 def _detail() -> str:
     rows = (
-        ("is", "outcome"), ("setting", "setting"), ("runs", "runs as"), ("what", "tried"), ("errno", "seen"), ("why", "because"),
+        ("is", "outcome"), ("setting", "setting"), ("runs", "runs as"), ("what", "tried"), ("errno", "seen"), ("why", "besides"),
         ("log", "kernel log"), ("command", "command"),
     )
     body = "".join(f'<dt>{word}</dt><dd id="detail-{name}"></dd>' for name, word in rows)
     return (
         '<dialog id="detail" aria-labelledby="detail-title"><h2 id="detail-title"></h2>'
-        f'<dl>{body}</dl><form method="dialog" style="position:static;border:0;padding:0"><button>Close</button></form></dialog>'
+        f'<dl>{body}</dl><form method="dialog"><button>Close</button></form></dialog>'
     )

@@ -34,7 +34,7 @@ class Probe:
 
     `steps(at)` are the calls, `at` being the helper folder's path in the container; `passed` are errnos of the step PROBED that come after
     every permission check: they mean allowed. `after` are calls of the program that the last step executes, and `gained` judges their
-    reply. `peer`: it concerns a process that the runtime's exec brought in, whose PID is the slot-less argument of `peers`.
+    reply. Where it concerns a process that the runtime's exec brought in, the slot "peer" is that one's PID.
     """
 
     name: str
@@ -45,6 +45,8 @@ class Probe:
     after: tuple[Call, ...] = ()
     gained: Callable[[Reply], bool] | None = None
     where: str = "init"  # "init": the first process; "exec": the one brought in; "peer": the first process, at the one brought in
+    sibling: bool = False  # whether the first process has another child, in the slot "target": a parent may do more (Yama's ptrace_scope)
+    root: bool = False  # whether it takes root to make the files that it needs
 
 
 def _do(*calls: Call) -> Step:
@@ -63,19 +65,6 @@ FORK_TARGET = Step(
     Call("exit_group", 0),
     Call("value", 0, label="mine"),
 )
-# the probe itself runs in a brother of that process, since a parent may do more than others: Yama's ptrace_scope
-FORK_BROTHER = Step(
-    "fork another",
-    Call("clone", CHILD, 0, 0, 0, 0, into="brother", on_zero="end"),
-    Call("wait4", Slot("brother"), 0, 0, 0),
-    Call("exit_group", 0),
-)
-
-
-def _sibling(*calls: Call) -> Callable[[str], tuple[Step, ...]]:
-    return lambda at: (FORK_TARGET, FORK_BROTHER, _do(*calls))
-
-
 def _execute(path: str) -> Call:
     """Executes a copy of the executor that goes on with the programs of standard input."""
     return Call("execve", path, Data(Ptr("probe"), Ptr("0"), bytes(8)), Data(bytes(8)))
@@ -94,13 +83,13 @@ PROBES: tuple[Probe, ...] = (
         "set-uid exec", "execute a file that is set-uid to another user, and become that user",
         "the file is a copy of the executor, which tells its user and ends",
         lambda at: (_do(_execute(f"{at}/set-uid")),),
-        after=(Call("geteuid", into="euid"),), gained=lambda reply: reply.slots["euid"] == TARGET,
+        after=(Call("geteuid", into="euid"),), gained=lambda reply: reply.slots["euid"] == TARGET, root=True,
     ),
     Probe(
         "file capability", "as another user, execute a file with cap_net_bind_service, and have that capability",
         "the file is a copy of the executor, which tells its capabilities and ends",
         lambda at: (Step("become another user", Call("setresuid", TARGET, TARGET, TARGET)), _do(_execute(f"{at}/capable"))),
-        after=(Call("capget", CAPABILITY_HEAD, Out("sets", 24)),), gained=_gained_capability,
+        after=(Call("capget", CAPABILITY_HEAD, Out("sets", 24)),), gained=_gained_capability, root=True,
     ),
     Probe(
         "set user id", "become another user", "only the probe's process changes",
@@ -124,11 +113,11 @@ PROBES: tuple[Probe, ...] = (
     ),
     Probe(
         "ptrace a sibling", "trace another process of the container", "the other one is the probe's own, and is let go at the tracer's end",
-        _sibling(Call("ptrace", PTRACE_SEIZE, Slot("target"), 0, 0)),
+        lambda at: (_do(Call("ptrace", PTRACE_SEIZE, Slot("target"), 0, 0)),), sibling=True,
     ),
     Probe(
         "signal a sibling", "send SIGTERM to another process of the container", "the other one is the probe's own",
-        _sibling(Call("kill", Slot("target"), SIGTERM)),
+        lambda at: (_do(Call("kill", Slot("target"), SIGTERM)),), sibling=True,
     ),
     Probe(
         "raw socket", "open a raw socket", "nothing is sent, and the network namespace is the container's own",
@@ -181,7 +170,7 @@ PROBES: tuple[Probe, ...] = (
     Probe(
         "open a device", "open a device node of major number 120",
         "no driver has that number (admin-guide/devices.rst: local use): allowed is ENXIO",
-        lambda at: (_do(_open(f"{at}/device", k.O_RDWR | k.O_NONBLOCK)),), passed=("ENXIO", "ENODEV"),
+        lambda at: (_do(_open(f"{at}/device", k.O_RDWR | k.O_NONBLOCK)),), passed=("ENXIO", "ENODEV"), root=True,
     ),
     Probe(
         "mknod", "make a device node", "it is another /dev/null, in a folder of the probe's",
@@ -193,7 +182,7 @@ PROBES: tuple[Probe, ...] = (
     ),
     Probe(
         "read another's file", "read a file of another user, mode 0600", "the file is the probe's",
-        lambda at: (_do(_open(f"{at}/private", k.O_RDONLY)),),
+        lambda at: (_do(_open(f"{at}/private", k.O_RDONLY)),), root=True,
     ),
     Probe(
         "write to the root", "make a file in the root filesystem", "the file has no name and goes with its descriptor (O_TMPFILE, open(2))",

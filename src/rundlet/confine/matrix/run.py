@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +14,14 @@ from typing import Any
 
 from rundlet import kernel as k
 from rundlet.confine.matrix.probes import TARGET, Command, Probe
+from rundlet.confine.matrix.record import Mark, Said, said
 from rundlet.confine.matrix.settings import ROOTLESS, Case
 from rundlet.confine.matrix.talk import Lost, Outcome, Talk
 from rundlet.executor.client import BINARY
 
 HELPER = ".rundlet-matrix"  # the folder of the probes' files, on the container's first tmpfs
 NOBODY = 65534
+GRACE = 20.0  # seconds for a runtime to notice the container's end
 CONFINEMENTS = {mode: f"rundlet-matrix-{mode}" for mode in ("unconfined-mode", "complain", "enforce")}  # names of profiles: policy.py
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -40,14 +43,16 @@ class Ran:
     facts: dict[str, Any] = field(default_factory=dict)
     refused: str = ""
     command: str = ""
+    said: dict[str, Said] = field(default_factory=dict)  # by the kernel's log
 
 
 class Runner:
-    """Runs cases in folders of its own below `area`; `patience` is in seconds for each answer of a container."""
+    """Runs cases in folders of its own below `area`. `patience` is in seconds for each answer of a container; `logs`: the kernel's too."""
 
-    def __init__(self, area: Path, patience: float) -> None:
+    def __init__(self, area: Path, patience: float, logs: bool) -> None:
         self.area = area
         self.patience = patience
+        self.logs = logs
         self.count = 0
 
     def run(self, case: Case, runtime: Runtime, probes: Sequence[Probe | Command]) -> Ran:
@@ -57,7 +62,11 @@ class Runner:
         folder.mkdir(mode=0o755)
         try:
             container = Container(folder, case, runtime, self.patience)
-            return container.tried(probes)
+            ran = container.tried(probes)
+            if self.logs and not ran.refused:
+                denied = {name for name, outcome in ran.outcomes.items() if outcome.is_ == "denied"}
+                ran.said = said({name: mark for name, mark in container.marks.items() if name in denied}, ran.facts.get("label"))
+            return ran
         finally:
             shutil.rmtree(folder)
 
@@ -73,6 +82,7 @@ class Container:
         self.id = f"rundlet-matrix-{os.getpid()}-{folder.name}"
         self.config = case.read()
         self.user = os.geteuid() or ROOTLESS
+        self.marks: dict[str, Mark] = {}
         self.at = furnish(folder / "helper", self.config, case.dac)
         self.search = next((word[5:] for word in self.config["process"].get("env", []) if word.startswith("PATH=")), PATH)
         self._write()
@@ -111,17 +121,23 @@ class Container:
         """Starts it, tries, and takes it away."""
         words = self.words("run", "--bundle", str(self.folder), self.id)
         ran = Ran(command=" ".join(words))
+        if os.geteuid():
+            left_out = [probe for probe in probes if isinstance(probe, Probe) and probe.root]
+            ran.outcomes |= {probe.name: Outcome("absent", "", "it takes root to make its files") for probe in left_out}
+            probes = [probe for probe in probes if probe not in left_out]
         process = self._start(words, self.folder / "errors")
         try:
             with ended(process):
-                self._try(process, probes, ran)
+                talk = talk_with(process, self.patience)
+                self._try(process, talk, probes, ran)
+                if talk.lost and not ran.refused:
+                    process.kill()  # it waits for what does not end
         finally:
             if process.returncode or ran.refused or (self.folder / "state" / self.id).exists():
                 subprocess.run(self.words("delete", "--force", self.id, plain=True), capture_output=True, check=False)
         return ran
 
-    def _try(self, process: "subprocess.Popen[bytes]", probes: Sequence[Probe | Command], ran: Ran) -> None:
-        talk = talk_with(process, self.patience)
+    def _try(self, process: "subprocess.Popen[bytes]", talk: Talk, probes: Sequence[Probe | Command], ran: Ran) -> None:
         try:
             ran.facts = talk.facts()
         except Lost as lost:
@@ -138,10 +154,12 @@ class Container:
 
     def _each(self, probes: Sequence[Probe | Command], talk: Talk, ran: Ran, peer: int = 0) -> None:
         for probe in probes:
+            comm, begin = f"{self.folder.name}-{len(self.marks)}", time.time()
             try:
-                ran.outcomes[probe.name] = talk.probe(probe, self.at, self.search, peer)
+                ran.outcomes[probe.name] = talk.probe(probe, self.at, self.search, peer, comm)
             except Lost as lost:
                 ran.outcomes[probe.name] = Outcome("unknown", "", str(lost))
+            self.marks[probe.name] = Mark("" if isinstance(probe, Command) else comm, begin, time.time())
 
     def _brought_in(self, probes: Sequence[Probe], talk: Talk, ran: Ran) -> None:
         """The probes about a process that the runtime's exec brings in. The signal, which ends it, is the last."""
@@ -156,6 +174,7 @@ class Container:
                 process.wait()
                 why = last_words(self.folder / "exec-errors") or f"status {process.returncode}"
                 ran.outcomes |= {probe.name: Outcome("refused", "", f"exec: {why}") for probe in probes}
+                ran.facts["exec label"] = ""
                 return
             ran.facts["exec label"] = facts["label"]
             self._each([probe for probe in probes if probe.where == "exec"], inner, ran)
@@ -164,16 +183,21 @@ class Container:
 
 @contextlib.contextmanager
 def ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Ends a runtime's command afterwards: the end of the input is that of the executor, and so of the container."""
+    """Ends a runtime's command afterwards: the end of the input is that of the executor, and so of the container.
+
+    One that waits for a program that does not end sees no end of its input; nor is there time when we are being ended.
+    """
+    grace = 0.0
     try:
         yield
+        grace = GRACE
     finally:
         for pipe in (process.stdin, process.stdout):
             if pipe:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
         try:
-            process.wait(20)
+            process.wait(grace)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -8,7 +8,7 @@ A Case is plain data without a path of its own, so that two settings which come 
 import copy
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -58,13 +58,18 @@ class Setting:
 
 @dataclass(frozen=True)
 class Host:
-    """What settings depend on: `apparmor` is on, capabilities that there are, a seccomp profile, and who we are."""
+    """What settings depend on: AppArmor (`lacking` says why no profiles can be loaded), capabilities, a seccomp profile, who we are."""
 
-    apparmor: bool
+    lacking: str
     capabilities: tuple[str, ...]
     seccomp: Mapping[str, Any] | None
     uid: int
     profile: str | None  # that of "given"
+
+    @property
+    def apparmor(self) -> bool:
+        """Whether profiles can be loaded here."""
+        return not self.lacking
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class Case:
     inherited: bool = False
     rootless: bool = False
     dac: bool = False
-    runtime: str = field(default="", compare=True)
+    runtime: str = ""  # its name: what one of them did is no other's
 
     def read(self) -> Any:
         """The configuration."""
@@ -137,7 +142,7 @@ def base(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     for kind in NEEDED_NAMESPACES:
         if kind not in spaces or spaces[kind].get("path"):
             spaces[kind] = {"type": kind}
-            changed.append(f"a {kind} namespace of its own")
+            changed.append(f"{'an' if kind == 'ipc' else 'a'} {kind} namespace of its own")
     if spaces.get("user", {}).get("path"):
         spaces["user"] = {"type": "user"}
         changed.append("a user namespace of its own")
@@ -157,7 +162,7 @@ def case(config: Mapping[str, Any], setting: Setting, host: Host) -> Case:
     axes = setting.axes
     _profile(made, axes["profile"], host)
     if axes["confinement"] != "unconfined" and not host.apparmor:
-        raise NotHere("no AppArmor")
+        raise NotHere(host.lacking)
     process, linux = made["process"], made["linux"]
     if axes["nnp"] != "bundle":
         process["noNewPrivileges"] = axes["nnp"] == "config"
@@ -194,10 +199,10 @@ def _profile(config: dict[str, Any], value: str, host: Host) -> None:
         process.pop("apparmorProfile", None)
     elif value == "given":
         if not host.apparmor:
-            raise NotHere("no AppArmor")
+            raise NotHere(host.lacking)
         process["apparmorProfile"] = host.profile
     elif process.get("apparmorProfile") and not host.apparmor:
-        raise NotHere("no AppArmor, and the bundle asks for a profile")
+        raise NotHere(f"{host.lacking}, and the bundle asks for a profile")
 
 
 def _capabilities(process: dict[str, Any], value: str, host: Host) -> None:

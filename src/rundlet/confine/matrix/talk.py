@@ -20,9 +20,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from rundlet.confine.matrix.probes import CHILD, PROBED, Command, Probe, command_steps
+from rundlet.confine.matrix.probes import CHILD, FORK_TARGET, PROBED, Command, Probe, command_steps
 from rundlet.errors import Fault, StepFailed
-from rundlet.executor.program import REPLY, ROOM, SLOTS, Program, Reply
+from rundlet.executor.program import REPLY, ROOM, SLOTS, Program
+from rundlet.kernel import PR_SET_NAME
 from rundlet.plan.step import Call, Out, Slot, Step
 
 PROC_STATUS = 4096
@@ -36,8 +37,8 @@ class Lost(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a probe: `is_` allowed, denied, refused (by the runtime) or unknown. `errno` is the name, `at` what was being done where
-    that was not the probe itself."""
+    """What came of a probe: `is_` allowed, denied, refused (by the runtime), absent or unknown. `errno` is the name, `at` what was being
+    done where that was not the probe itself."""
 
     is_: str
     errno: str = ""
@@ -51,18 +52,25 @@ class Talk:
         self.to = to
         self.back = back
         self.patience = patience
+        self.lost = ""  # why there is nothing more to be had
         self.mark = int.from_bytes(os.urandom(7), "little")
 
-    def probe(self, probe: Probe | Command, at: str, path: str, peer: int = 0) -> Outcome:
-        """Tries; `at` is the helper folder's path in the container, `path` its search path, `peer` the PID of whom the probe is about."""
+    def probe(self, probe: Probe | Command, at: str, path: str, peer: int = 0, comm: str = "probe") -> Outcome:
+        """Tries; `at` is the helper folder's path in the container, `path` its search path, `peer` the PID of whom the probe is about.
+
+        `comm` is what its process is called: the kernel's log has that name.
+        """
         if isinstance(probe, Command):
             return self._command(probe, path)
-        body = program(Step("begin", Call("redirect", 1)), *probe.steps(at), peer=peer)
+        named = Call("prctl", PR_SET_NAME, comm, fine=READABLE)
+        slots: dict[str, int] = {"child": 0, "target": 1}
+        bind = {"peer": peer} if peer else None
+        body = Program([Step("begin", Call("redirect", 1), named), *probe.steps(at)], slots if probe.sibling else {}, bind)
         programs = [body]
         if probe.after:
             # the first process takes this one when nothing was executed; its parent is outside, so it has none
             programs.append(program(Step("after", Call("getppid", into="parent", on_zero="end"), Call("redirect", 1), *probe.after)))
-        answers, ended = self._ask(programs)
+        answers, ended = self._ask(programs, probe.sibling)
         if not answers:
             return _ended(ended)
         try:
@@ -118,9 +126,16 @@ class Talk:
             "capabilities": f"{int(fields['CapEff'], 16):#x}" if "CapEff" in fields else None,
         }
 
-    def _ask(self, programs: list[Program]) -> tuple[list[bytes], int]:
-        """Has a child carry out the programs; its answers, and how it ended (wait(2)). Raises Lost."""
-        fork = _fork(self.mark)
+    def _ask(self, programs: list[Program], sibling: bool = False) -> tuple[list[bytes], int]:
+        """Has a child carry out the programs; its answers, and how it ended (wait(2)). Raises Lost, and from then on always."""
+        if not self.lost:
+            try:
+                return self._exchange(_fork(self.mark, sibling), programs)
+            except Lost as lost:
+                self.lost = str(lost)
+        raise Lost(self.lost)
+
+    def _exchange(self, fork: Program, programs: list[Program]) -> tuple[list[bytes], int]:
         try:
             for each in (fork, *programs):
                 _write(self.to, each.text)
@@ -154,13 +169,14 @@ class Talk:
         return found
 
 
-def program(*steps: Step, peer: int = 0) -> Program:
-    """Of these steps; the slot "peer" is that PID."""
-    return Program(steps, {}, {"peer": peer} if peer else None)
+def program(*steps: Step) -> Program:
+    """Of these steps, with slots of its own."""
+    return Program(steps, {})
 
 
-def _fork(mark: int) -> Program:
-    return program(Step(
+def _fork(mark: int, sibling: bool) -> Program:
+    """Forks the child that takes the next program, and waits for it; `sibling`: another one before. Slots last into children."""
+    return Program([*([FORK_TARGET] if sibling else []), Step(
         "fork",
         Call("clone", CHILD, 0, 0, 0, 0, into="child", on_more="parent"),
         Call("next"),
@@ -169,7 +185,7 @@ def _fork(mark: int) -> Program:
         Call("redirect", 1),
         Call("reply"),
         Call("redirect", 0),
-    ))  # fmt: skip
+    )], {"child": 0, "target": 1})  # fmt: skip
 
 
 def _matched(programs: list[Program], answers: list[bytes]) -> list[tuple[Program, bytes]]:
@@ -190,6 +206,3 @@ def _ended(status: int) -> Outcome:
 def _write(fd: int, text: bytes) -> None:
     while text:
         text = text[os.write(fd, text) :]
-
-
-__all__ = ["Lost", "Outcome", "Reply", "Talk"]
