@@ -62,11 +62,11 @@ if not TYPE_CHECKING:  # a type checker would take every name for one of ours
 
     def __getattr__(name: str) -> object:
         """The library's names: PEP 562."""
-        if name not in __all__:
+        if name not in __all__ and name != "plan":
             raise AttributeError(f"module 'rundlet' has no attribute '{name}'")
         from importlib import import_module
 
-        return import_module("rundlet.aio") if name == "aio" else getattr(import_module("rundlet.api"), name)
+        return import_module(f"rundlet.{name}") if name in ("aio", "plan") else getattr(import_module("rundlet.api"), name)
 
 
 def commit() -> str:

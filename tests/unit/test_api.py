@@ -363,6 +363,16 @@ def test_a_plan_is_a_value_for_any_host(rootfs: Path) -> None:
     assert str(plan) in rundlet.explain(config, FACTS).as_text(steps=True)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("before", ["", "import rundlet.plan.order; ", "import rundlet.api; "])
+def test_the_room_of_the_plan_can_be_called(rootfs: Path, before: str) -> None:
+    code = (
+        f"import sys; sys.path[:0] = {sys.path!r}; {before}import rundlet; "
+        f"config = rundlet.config(['echo'], rootfs={str(rootfs)!r}, rootless=False); "
+        "print(rundlet.plan(config) == rundlet.make_plan(config), rundlet.plan.order.create.__name__)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True create\n"
+
+
 def test_a_plan_that_there_is_not(rootfs: Path) -> None:
     config = rundlet.config(["echo"], rootfs=rootfs, apparmor="elsewhere", rootless=False)
     found = rundlet.explain(config, FACTS)  # type: ignore[arg-type]
@@ -488,4 +498,4 @@ def test_every_public_name_has_a_docstring() -> None:
 
 def test_the_page_names_nothing_that_there_is_not() -> None:
     for name in re.findall(r"`(?:await\n?)?\s*rundlet\.(\w+)[(`.]", DOCS):
-        assert name in rundlet.__all__ or name in ("worker", "api"), name
+        assert name in rundlet.__all__ or name in ("worker", "api", "plan"), name
