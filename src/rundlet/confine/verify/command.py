@@ -22,14 +22,11 @@ STATUS = {"holds": 0, "differs": 1, "unknown": 2}
 def main(options: "Options") -> int:
     """The verb: 0 everything holds, 1 something differs, 2 something could not be told."""
     reports = list(check_all(targets(options)))
-    if options.all:
-        # what has ended by itself is not there to be looked at; asked for by name, that it is not is the answer
-        stopped = [report for report in reports if report.state == "stopped" and not report.processes]
-        reports = [report for report in reports if report not in stopped]
-        for report in stopped:
-            log.warning(f"container {report.name} is stopped: not looked at")
-    sys.stdout.write(text(reports, options.format))
-    return STATUS[overall(reports)]
+    # what has ended is not there to be looked at; asked for by name, that it is not is the answer
+    count = [report for report in reports if not (options.all and report.state == "stopped" and not report.processes)]
+    word = overall(count)
+    sys.stdout.write(text(reports, count, word, options.format))
+    return STATUS[word]
 
 
 def targets(options: "Options") -> "Iterator[Target]":
@@ -56,18 +53,18 @@ def overall(reports: "Sequence[Report]") -> str:
     return next((word for word in ("differs", "unknown") if word in words), "holds")
 
 
-def text(reports: "Sequence[Report]", form: str) -> str:
-    """The output in one of the forms. Raises Fault for one that takes a library which is not there."""
+def text(reports: "Sequence[Report]", count: "Sequence[Report]", word: str, form: str) -> str:
+    """The output in one of the forms; those for CI have the containers that `count`. Raises Fault for a library that is not there."""
     if form == "json":
-        return json.dumps(document(reports), indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(document(reports, word), indent=2, ensure_ascii=False) + "\n"
     if form == "sarif":
         from rundlet.confine.verify import sarif
 
-        return json.dumps(sarif.log(reports), indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(sarif.log(count), indent=2, ensure_ascii=False) + "\n"
     if form == "junit":
         from rundlet.confine.verify import junit
 
-        return junit.suites(reports)
+        return junit.suites(count)
     try:
         from rundlet.confine.verify import table
     except ImportError:
@@ -75,6 +72,6 @@ def text(reports: "Sequence[Report]", form: str) -> str:
     return table.shown(reports)
 
 
-def document(reports: "Sequence[Report]") -> dict[str, object]:
-    """rundlet.verify/1: docs/verify.md."""
-    return {"schema": SCHEMA, "status": overall(reports), "containers": [report.as_json() for report in reports]}
+def document(reports: "Sequence[Report]", word: str) -> dict[str, object]:
+    """rundlet.verify/1: docs/verify.md. `word` is that for all."""
+    return {"schema": SCHEMA, "status": word, "containers": [report.as_json() for report in reports]}

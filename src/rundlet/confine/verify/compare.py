@@ -31,9 +31,12 @@ class Findings:
     notes: list[str] = field(default_factory=list)
 
     def differs(self, fact: str, subject: str, asked: str, holds: str, because: str = "", task: "Task | None" = None) -> None:
-        """Adds a difference, with the reason of its fact unless there is a better one."""
+        """Adds a difference, with the reason of its fact unless there is a better one. Threads that differ as others of their process do
+        are not told one by one."""
         pid, tid = (task.pid, task.tid) if task else (None, None)
-        self.differences.append(Difference(fact, subject, asked, holds, because or why(fact), pid, tid))
+        one = Difference(fact, subject, asked, holds, because or why(fact), pid, tid)
+        if pid is None or all((fact, asked, holds, pid) != (other.fact, other.asked, other.holds, other.pid) for other in self.differences):
+            self.differences.append(one)
 
     def cannot_tell(self, fact: str, subject: str, because: str) -> None:
         """Adds something unknown."""
@@ -62,7 +65,7 @@ class Around:
     container: "Mapping[str, str]"  # those of the first process
     asked: "Mapping[str, str | None]"  # kinds of namespaces that the configuration asks for
     places: "Mapping[str, str]"  # hierarchy → path of the container's cgroup there
-    given: frozenset[tuple[int, int]]  # files from outside that the container was given: stdin, stdout, stderr, and what was preserved
+    given: frozenset[tuple[int, int]]  # files from outside that it was given: stdin, stdout and stderr of any start, and what was preserved
     mounts: bool  # whether the container has a mount namespace
 
 

@@ -31,7 +31,7 @@ ENDLESS = 65536  # steps; the kernel's verifier lets no program run for ever
 def compare(rules: "Sequence[Rule]", allows: "Allows", peer: bool, found: "Findings") -> None:
     """`allows` says what the kernel permits, None where that cannot be told. `peer`: another runtime made the container."""
     if peer:
-        rules = (*PEERS, *rules)
+        rules = (*rules, *PEERS)
     if allows_all(rules):
         return
     beyond: dict[str, str] = {}

@@ -115,6 +115,9 @@ def _known(maps: "Sequence[IDMapping]", in_user: bool) -> tuple[tuple[int, int],
 
 
 def names(mask: int) -> str:
-    """Capabilities in words."""
+    """Capabilities in words; of most of them those that are missing."""
     known = kernel.CAPABILITIES
+    every = (1 << len(known)) - 1
+    if mask & every == mask and mask.bit_count() > len(known) // 2:
+        return f"all but {names(every & ~mask)}" if mask != every else "all"
     return ", ".join(known[n] if n < len(known) else f"capability {n}" for n in range(64) if mask >> n & 1) or "none"

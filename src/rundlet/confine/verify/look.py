@@ -112,14 +112,20 @@ class Look:
         found = store.stat(self.target.pid)
         if found is None or found[0] in "ZX" or found[1] != self.target.start:
             return "stopped"
-        try:
-            program = os.readlink(f"/proc/{self.target.pid}/exe").removesuffix(" (deleted)")
-        except OSError:
-            program = ""
-        name = program.rpartition("/")[2]
-        if name in INITS or program.startswith(("/memfd:runc", "/memfd:crun")):
+        if self._is_runtime():
             return "created"
         return "paused" if tasks.frozen(self.place) else "running"
+
+    def _is_runtime(self) -> bool:
+        """Whether the first process of another runtime's container is still that runtime: by its name, and a program that is no file of the
+        container, or the whole of a mount: runc and crun hide theirs so since CVE-2019-5736."""
+        try:
+            program = os.readlink(f"/proc/{self.target.pid}/exe").removesuffix(" (deleted)")
+            name = store.read(f"/proc/{self.target.pid}/comm").decode("utf-8", "replace").strip()
+        except OSError:
+            return False
+        called = name.startswith("runc:[") or name in INITS
+        return called and (program == "/" or program.startswith("/memfd:") or program.rpartition("/")[2] in INITS)
 
     def _processes(self) -> "list[Process]":
         """Those of the cgroup and those below it, and those of the PID namespace, which may have left the cgroup."""
@@ -213,11 +219,9 @@ class Look:
     def _around(self, first: "Process | None") -> Around:
         asked: dict[str, str | None] = {space["type"]: space["path"] for space in self.config["linux"]["namespaces"]}
         given: set[tuple[int, int]] = set()
-        known = {one.pid for one in self.processes}
         kept = self.told["asked"]["preserveFds"] if self.told else 0
         for one in self.processes:
-            if one is first or one.ppid not in known:
-                given |= one.stdio
+            given |= one.stdio  # of an exec that has ended, too, as those have them that it left behind
             if one is first:
                 given |= {leading.identity for leading in one.leading if 3 <= leading.fd < 3 + kept}
         places = {}

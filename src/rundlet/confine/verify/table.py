@@ -41,12 +41,16 @@ def _report(console: Console, report: "Report") -> None:
     )
     console.print(line)
     if report.differences:
-        table = Table("differs", "whose", "asked", "holds", "why it matters", box=None, padding=(0, 2, 0, 2), header_style="bold")
+        table = Table("differs", "whose", "asked", "holds", box=None, padding=(0, 2, 0, 2), header_style="bold")
+        for column in table.columns:
+            column.overflow = "fold"
         for one in report.differences:
-            table.add_row(*(Text(_plain(word)) for word in (one.fact, one.subject, one.asked, one.holds, one.why)))
+            table.add_row(Text(one.fact, style="red"), *(Text(_plain(word)) for word in (one.subject, one.asked, one.holds)))
         console.print(table)
+        for fact, why in dict.fromkeys((one.fact, one.why) for one in report.differences):
+            console.print(Text(f"  why {fact}: {_plain(why)}"))
     for unknown in report.unknown:
-        console.print(Text.assemble("  unknown ", (f"{unknown.fact}", "yellow"), f", {_plain(unknown.subject)}: {_plain(unknown.why)}"))
+        console.print(Text.assemble("  unknown ", (unknown.fact, "yellow"), f", {_plain(unknown.subject)}: {_plain(unknown.why)}"))
     for note in report.notes:
         console.print(Text(f"  note {_plain(note)}", style="dim"))
 

@@ -1,0 +1,635 @@
+"""rundlet verify: containers as they were asked for hold, and those that were made wrong on purpose are found and named."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rundlet.confine.verify import Report, Target, check
+from tests import bundles, profiles
+from tests.bundles import Box
+
+V1 = bundles.CGROUPS["layout"] != "v2"
+MASKS = ("/proc/keys", "/sys/firmware")
+
+
+def verify(box: Box, *options: str) -> dict[str, Any]:
+    """What `verify --json` says of a container; its exit status must fit."""
+    done = box.call_apart("verify", "--json", *(options or (box.id,)))
+    found: dict[str, Any] = json.loads(done.out)
+    assert found["schema"] == "rundlet.verify/1"
+    assert done.status == {"holds": 0, "differs": 1, "unknown": 2}[found["status"]], done
+    assert len(found["containers"]) == 1, done
+    one: dict[str, Any] = found["containers"][0]
+    assert one["status"] == found["status"]
+    return one
+
+
+def facts(found: dict[str, Any]) -> set[tuple[str, str]]:
+    """What differs: (fact, whose without the numbers of processes)."""
+    return {(one["fact"], one["subject"].partition(" ")[0]) for one in found["differences"]}
+
+
+def holds(box: Box, *options: str) -> dict[str, Any]:
+    """It must hold, with nothing unknown."""
+    found = verify(box, *options)
+    assert (found["status"], found["differences"], found["unknown"]) == ("holds", [], []), found
+    return found
+
+
+def limited(box: Box) -> None:
+    """Asks for some of everything."""
+    box.process["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 256, "hard": 512}]
+    box.process["oomScoreAdj"] = 500
+    box.linux["resources"] = {
+        "memory": {"limit": 256 << 20}, "pids": {"limit": 64}, "cpu": {"shares": 512, "quota": 50000, "period": 100000},
+        "devices": [{"allow": False, "access": "rwm"}, {"allow": True, "type": "c", "major": 10, "minor": 229, "access": "rw"}],
+    }
+
+
+@contextmanager
+def intruder(pid: int, *words: str, cgroups: list[Path] | None = None) -> Iterator[int]:
+    """A process of the host in namespaces of process `pid`, by nsenter(1) with these words, and in these cgroups; its pid."""
+    child = subprocess.Popen(["nsenter", "--target", str(pid), *words], stdin=subprocess.DEVNULL)
+    entered = child.pid
+    try:
+        assert bundles.eventually(lambda: sleeping(child.pid) > 0)
+        entered = sleeping(child.pid)
+        for at in cgroups or []:
+            (at / "cgroup.procs").write_text(str(entered))
+        yield entered
+    finally:
+        subprocess.run(["kill", "-KILL", str(entered)], check=False)
+        child.wait()
+
+
+def sleeping(pid: int) -> int:
+    """The process that sleeps: it, or a child of it; 0 while there is none."""
+    for one in (pid, *bundles.children(pid)):
+        try:
+            if Path(f"/proc/{one}/cmdline").read_bytes().startswith((b"sleep\0", b"/bin/sleep\0")):
+                return one
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return 0
+
+
+ALL = ("--mount", "--uts", "--ipc", "--net", "--pid")
+
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MNT_DETACH = 1, 2, 4, 8, 32, 4096, 2
+INSIDE = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+pid, what, path, flags = int(sys.argv[1]), sys.argv[2], sys.argv[3].encode(), int(sys.argv[4])
+answer = libc.setns(os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY), 0x20000)
+if not answer:
+    answer = libc.umount2(path, flags) if what == "umount" else libc.mount(b"tmpfs", path, b"tmpfs" if what == "tmpfs" else None, ctypes.c_ulong(flags), None)
+if answer:
+    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+"""
+
+
+def inside(pid: int, what: str, path: str, flags: int = 0) -> None:
+    """umount2(2), or mount(2) of a tmpfs or as a "remount", in the container's mount namespace."""
+    flags |= MS_REMOUNT | MS_BIND if what == "remount" else 0
+    subprocess.run([sys.executable, "-ISc", INSIDE, str(pid), what, path, str(flags)], check=True)
+
+
+# ── what is right holds ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def user_namespace(box: Box) -> None:
+    bundles.user_namespace(box.config)
+
+
+def ordinary_user(box: Box) -> None:
+    box.process["user"] = {"uid": 1000, "gid": 1000, "additionalGids": [7]}
+    box.process["capabilities"] = {}
+
+
+def read_only(box: Box) -> None:
+    box.config["root"]["readonly"] = True
+
+
+def no_new_privs_not_asked(box: Box) -> None:
+    box.process["noNewPrivileges"] = False
+    box.process["capabilities"] = {kind: ["CAP_CHOWN", "CAP_SETUID", "CAP_SETGID"] for kind in ("bounding", "effective", "permitted", "inheritable")}
+
+
+def filtered(box: Box) -> None:
+    box.linux["seccomp"] = profiles.resolved(profiles.engine_profile())
+
+
+def bound(box: Box) -> None:
+    (box.folder / "bound").mkdir()
+    box.mount("/bound", str(box.folder / "bound"), "rbind", "ro", "nosuid", "nodev", "noexec")
+    box.mount("/sys/fs/cgroup", "cgroup", "ro", "nosuid", "noexec", "nodev", kind="cgroup")
+
+
+def many_threads(box: Box) -> None:
+    """Threads: busybox has none, so the processes are many."""
+    box.sh("for n in 1 2 3 4 5; do sleep 1000 & done; wait")
+
+
+RIGHT = [limited, user_namespace, ordinary_user, read_only, no_new_privs_not_asked, filtered, bound, many_threads]
+
+
+@pytest.mark.parametrize("shape", RIGHT, ids=lambda shape: shape.__name__)
+def test_what_is_as_asked_holds(box: Box, shape: Callable[[Box], None]) -> None:
+    shape(box)
+    pid = box.started()
+    found = holds(box)
+    assert (found["state"], found["pid"]) == ("running", pid)
+    assert {"capabilities", "namespace", "mount", "masked-path", "read-only-path", "cgroup", "limit", "descriptor"} <= set(found["checked"])
+    holds(box, "--pid", str(pid), "--config", str(box.bundle))
+    holds(box, "--pid", str(pid), "--config", str(box.bundle / "config.json"))
+
+
+def test_the_library(box: Box) -> None:
+    pid = box.started()
+    for target in (Target.of_container(str(box.root), box.id), Target.of_pid(pid, str(box.bundle))):
+        report = check(target)
+        assert isinstance(report, Report)
+        assert (report.status, report.differences, report.unknown, report.pid) == ("holds", (), (), pid)
+    box.ended()
+    stopped = check(Target.of_container(str(box.root), box.id))
+    assert (stopped.status, stopped.state, stopped.pid) == ("unknown", "stopped", 0)
+
+
+def test_all(boxes: Callable[..., Box]) -> None:
+    some = [boxes() for _ in range(3)]
+    for box in some:
+        box.started()
+    some[2].ended()
+    done = some[0].call_apart("verify", "--all", "--json")
+    found = json.loads(done.out)
+    assert (done.status, found["status"]) == (0, "holds"), done
+    assert {one["id"]: one["state"] for one in found["containers"]} == {some[0].id: "running", some[1].id: "running", some[2].id: "stopped"}
+    done = some[0].call_apart("verify", "--json", some[0].id, some[1].id)
+    assert [one["id"] for one in json.loads(done.out)["containers"]] == [some[0].id, some[1].id]
+    done = some[0].call_apart("verify", some[0].id, some[2].id)
+    assert (done.status, "it does not run" in done.out) == (2, True), done
+
+
+# ── execs ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_exec_that_was_given_more_is_no_difference(box: Box) -> None:
+    box.process["capabilities"] = {}
+    pid = box.started()
+    given = ("--user", "1000:1000", "--cap", "CAP_KILL", "--additional-gids", "44", "--detach", "--")
+    box.exec(*given, "sleep", "1000")
+    box.exec("--detach", "--", "sleep", "1000")
+    found = holds(box)
+    assert found["processes"] == 3
+    assert any("held to what the exec of process" in note for note in found["notes"]), found
+    # another runtime's would be known to nobody
+    other = verify(box, "--pid", str(pid), "--config", str(box.bundle))
+    assert {fact for fact, _ in facts(other)} == {"user", "groups", "capabilities"}, other
+
+
+def test_the_children_of_an_exec_are_held_to_the_same_however_they_leave_it(box: Box) -> None:
+    box.process["capabilities"] = {}
+    box.started()
+    box.exec("--user", "1000", "--", "sh", "-c", "(setsid sleep 1000 &) ; sleep 1000 & exit 0")
+    found = holds(box)
+    assert found["processes"] == 3
+
+
+def test_what_an_exec_was_given_covers_nobody_older(box: Box) -> None:
+    box.process["capabilities"] = {}
+    pid = box.started()
+    with intruder(pid, *ALL, "--setuid", "1000", "--setgid", "1000", "/bin/sleep", "1000", cgroups=box.cgroups()):
+        box.exec("--user", "1000", "--detach", "--", "sleep", "1000")
+        found = verify(box)
+        assert {("user", "process"), ("no-new-privs", "process")} <= facts(found), found
+        assert len({one["pid"] for one in found["differences"]}) == 1
+
+
+def test_lines_of_execs_go_once_nothing_can_descend_from_them(box: Box) -> None:
+    box.started()
+    line = {"pid": 1, "start": 1, "process": {"user": {"uid": 1, "gid": 1, "umask": None, "additionalGids": []}}, "expect": None}
+    (box.root / box.id / "execs").write_text("".join(json.dumps({**line, "filler": "x" * 200}) + "\n" for _ in range(80)))
+    box.exec("--user", "1000", "--detach", "--", "sleep", "1000")
+    lines = [json.loads(text) for text in (box.root / box.id / "execs").read_text().splitlines()]
+    assert [one["process"]["user"]["uid"] for one in lines] == [1000]
+    holds(box)
+
+
+# ── what is wrong is found ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_process_from_outside(box: Box) -> None:
+    filtered(box)
+    pid = box.started()
+    with intruder(pid, *ALL, "/bin/sleep", "1000") as entered:
+        found = verify(box)
+        assert facts(found) >= {(fact, "process") for fact in ("capabilities", "no-new-privs", "seccomp", "cgroup")}, found
+        assert {one["pid"] for one in found["differences"]} == {entered}
+        assert all(one["asked"] and one["holds"] and one["why"] for one in found["differences"])
+        bounding = next(one for one in found["differences"] if one["holds"].startswith("bounding"))
+        assert (bounding["asked"], bounding["holds"][:22]) == ("bounding: CAP_KILL, CAP_NET_BIND_SERVICE", "bounding: also all but")
+    holds(box)
+
+
+def test_a_process_of_the_host_in_the_containers_cgroup(box: Box) -> None:
+    pid = box.started()
+    with intruder(pid, "--uts", "/bin/sleep", "1000", cgroups=box.cgroups()):
+        found = verify(box)
+        kinds = {one["asked"] for one in found["differences"] if one["fact"] == "namespace"}
+        assert kinds == {f"the container's {kind} namespace" for kind in ("pid", "network", "ipc", "mount", "cgroup")}, found
+        assert all(one["holds"] == "the host's" for one in found["differences"] if one["fact"] == "namespace")
+
+
+def test_another_containers_namespace(boxes: Callable[..., Box]) -> None:
+    one, other = boxes(), boxes()
+    one.started()
+    with intruder(other.started(), "--net", "/bin/sleep", "1000", cgroups=one.cgroups()):
+        found = verify(one)
+        mine = [each for each in found["differences"] if each["asked"] == "the container's network namespace"]
+        assert mine, found
+        assert mine[0]["holds"].startswith("net:["), found
+
+
+def test_a_process_that_left_the_cgroup(box: Box) -> None:
+    pid = box.started()
+    at = box.cgroups()[0]
+    own = next(mount for mount in map(Path, set(bundles.CGROUPS["mounts"].values())) if str(at).startswith(f"{mount}/"))
+    away = own / f"{box.id}-away"
+    away.mkdir()
+    try:
+        (away / "cgroup.procs").write_text(str(pid))
+        assert ("cgroup", "process") in facts(verify(box))
+        (at / "cgroup.procs").write_text(str(pid))
+    finally:
+        away.rmdir()
+    holds(box)
+
+
+def test_a_mask_that_was_taken_away(box: Box) -> None:
+    pid = box.started()
+    for path in MASKS:
+        inside(pid, "umount", path)
+    assert facts(verify(box)) == {("masked-path", path) for path in MASKS}
+
+
+def test_a_mask_that_hides_nothing(box: Box) -> None:
+    pid = box.started()
+    inside(pid, "umount", "/sys/firmware")
+    inside(pid, "tmpfs", "/sys/firmware")
+    found = verify(box)
+    assert [(one["fact"], one["holds"]) for one in found["differences"]] == [("masked-path", "an empty directory that can be written")]
+
+
+def test_a_mask_whose_path_is_a_link_of_the_image(box: Box) -> None:
+    (box.rootfs / "secret").mkdir()
+    (box.rootfs / "secret/file").write_text("text")
+    os.symlink("/secret", box.rootfs / "link")
+    box.linux["maskedPaths"] += ["/link/file", "/link/../secret/nothing", "/nowhere"]
+    pid = box.started()
+    holds(box)
+    inside(pid, "umount", "/secret/file")
+    assert facts(verify(box)) == {("masked-path", "/link/file")}
+
+
+def test_a_read_only_path_that_can_be_written(box: Box) -> None:
+    pid = box.started()
+    inside(pid, "remount", "/proc/sys")
+    assert facts(verify(box)) == {("read-only-path", "/proc/sys")}
+
+
+def test_a_mount_below_a_read_only_path_that_can_be_written(box: Box) -> None:
+    pid = box.started()
+    inside(pid, "tmpfs", "/proc/sys/kernel")
+    assert facts(verify(box)) == {("read-only-path", "/proc/sys/kernel")}
+
+
+def test_a_root_that_can_be_written(box: Box) -> None:
+    read_only(box)
+    pid = box.started()
+    inside(pid, "remount", "/")
+    assert facts(verify(box)) == {("root", "/")}
+
+
+def test_mounts_that_lost_their_flags_or_are_gone(box: Box) -> None:
+    pid = box.started()
+    inside(pid, "remount", "/proc", MS_NOSUID)
+    inside(pid, "umount", "/dev/pts", MNT_DETACH)
+    found = verify(box)
+    assert facts(found) == {("mount", "/proc"), ("mount", "/dev/pts")}
+    assert {one["holds"] for one in found["differences"]} == {"without nodev, noexec", "nothing is mounted there"}
+
+
+def test_something_else_mounted_over(box: Box) -> None:
+    pid = box.started()
+    inside(pid, "tmpfs", "/dev/pts", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    found = verify(box)
+    assert [(one["subject"], one["holds"]) for one in found["differences"]] == [("/dev/pts", "tmpfs from tmpfs")]
+
+
+def test_limits_changed_by_hand(box: Box) -> None:
+    limited(box)
+    box.started()
+    holds(box)
+    box.limit("memory.limit_in_bytes", "memory.max").write_text(str(1 << 30))
+    box.limit("pids.max", "pids.max").write_text("max")
+    found = verify(box)
+    assert facts(found) == {("limit", "memory.limit_in_bytes" if V1 else "memory.max"), ("limit", "pids.max")}
+    box.limit("pids.max", "pids.max").write_text("10")
+    found = verify(box)
+    assert len(found["differences"]) == 1, found
+    assert "narrower: pids.max is 10, and 64 was asked for" in found["notes"]
+
+
+def test_after_an_update_the_updated_limits_are_to_hold(box: Box) -> None:
+    limited(box)
+    box.started()
+    box.ok("update", "--memory", "128M", "--pids-limit", "32", "--cpu-quota", "20000", box.id)
+    holds(box)
+    box.limit("pids.max", "pids.max").write_text("64")  # as it was before
+    assert facts(verify(box)) == {("limit", "pids.max")}
+    box.ok("update", "--pids-limit", "-1", box.id)
+    holds(box)
+
+
+def test_devices_allowed_by_hand(box: Box) -> None:
+    limited(box)
+    box.started()
+    if V1:
+        next(at for at in box.cgroups() if (at / "devices.allow").exists()).joinpath("devices.allow").write_text("b 8:0 rw")
+        found = verify(box)
+        assert [(one["fact"], one["holds"]) for one in found["differences"]] == [("devices", "allowed: b 8:0 rw")]
+    # on v2 the rules are a program, which another configuration asks otherwise of
+    box.linux["resources"]["devices"].pop()
+    box.save()
+    found = verify(box, "--pid", str(box.pid), "--config", str(box.bundle))
+    assert [one["fact"] for one in found["differences"]] == ["devices"], found
+    assert "c 10:229 rw" in found["differences"][0]["holds"]
+
+
+def test_an_oom_score_below_what_was_asked(box: Box) -> None:
+    limited(box)
+    pid = box.started()
+    Path(f"/proc/{pid}/oom_score_adj").write_text("100")
+    assert facts(verify(box)) == {("oom-score", "process")}
+    Path(f"/proc/{pid}/oom_score_adj").write_text("900")
+    holds(box)
+
+
+@pytest.mark.skipif("CAP_SYS_RESOURCE" not in bundles.CAPABLE, reason="raising a hard limit takes CAP_SYS_RESOURCE, which is not to be had here")
+def test_a_resource_limit_raised_by_hand(box: Box) -> None:
+    limited(box)
+    pid = box.started()
+    subprocess.run(["prlimit", "--pid", str(pid), "--nofile=600:700"], check=True)
+    assert facts(verify(box)) == {("rlimit", "process")}
+
+
+def test_open_files_that_lead_outside(box: Box) -> None:
+    (box.folder / "given").write_text("")
+    box.save()
+    outside = {3: os.open(box.folder, os.O_RDONLY | os.O_DIRECTORY), 4: os.open(box.folder / "given", os.O_RDONLY)}
+    with open(box.folder / "log", "w") as log:
+        words = box.words("run", "--detach", "--preserve-fds", "2", "--bundle", str(box.bundle), box.id)
+        shell = ["bash", "-c", f'exec "$@" 3<&{outside[3]} 4<&{outside[4]}', "sh", *words]
+        subprocess.run(shell, check=True, stdout=log, stdin=subprocess.DEVNULL, pass_fds=tuple(outside.values()))
+    for fd in outside.values():
+        os.close(fd)
+    found = verify(box)
+    # the file and the log were given to it; a directory leads to every other file
+    assert [(one["fact"], one["holds"]) for one in found["differences"]] == [("descriptor", f"descriptor 3: the directory {box.folder}")]
+    other = verify(box, "--pid", str(box.pid), "--config", str(box.bundle))
+    assert {one["holds"] for one in other["differences"]} == {
+        f"descriptor 3: the directory {box.folder}", f"descriptor 4: the file {box.folder}/given",
+    }
+
+
+LEFT_BEHIND = """
+import ctypes, os, sys
+host = os.open(sys.argv[2], os.O_RDONLY)
+space = os.open(f"/proc/{sys.argv[1]}/ns/mnt", os.O_RDONLY)
+if ctypes.CDLL(None, use_errno=True).setns(space, 0x20000):
+    raise OSError(ctypes.get_errno(), "setns")
+os.fchdir(host)
+print("there", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_working_directory_and_a_program_outside(box: Box) -> None:
+    pid = box.started()
+    python = shutil.which("python3") or sys.executable
+    child = subprocess.Popen(
+        [python, "-ISc", LEFT_BEHIND, str(pid), str(box.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )
+    try:
+        assert child.stdout and child.stdin
+        assert child.stdout.readline() == "there\n"
+        for at in box.cgroups():
+            (at / "cgroup.procs").write_text(str(child.pid))
+        found = verify(box)
+        assert {("working-directory", "process"), ("program", "process"), ("descriptor", "process")} <= facts(found), found
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def asks(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    """Changes one thing of a configuration."""
+    def change(config: dict[str, Any]) -> None:
+        *outer, last = path.split("/")
+        for name in outer:
+            config = config[name]
+        config[last] = value
+
+    return change
+
+
+def without_capabilities(config: dict[str, Any]) -> None:
+    config["process"]["capabilities"] = {"bounding": ["CAP_KILL"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"]}
+
+
+def fewer_groups(config: dict[str, Any]) -> None:
+    config["process"]["user"] = {"uid": 0, "gid": 0}
+
+
+def another_mount(config: dict[str, Any]) -> None:
+    config["mounts"].append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"})
+
+
+def a_time_namespace(config: dict[str, Any]) -> None:
+    config["linux"]["namespaces"].append({"type": "time"})
+
+
+def another_network(config: dict[str, Any]) -> None:
+    config["linux"]["namespaces"] = [space for space in config["linux"]["namespaces"] if space["type"] != "network"]
+    config["linux"]["namespaces"].append({"type": "network", "path": "/proc/self/ns/net"})
+
+
+def a_dead_network(config: dict[str, Any]) -> None:
+    another_network(config)
+    config["linux"]["namespaces"][-1]["path"] = "/nowhere/net"
+
+
+OTHERWISE: list[tuple[Callable[[dict[str, Any]], None], set[str], set[str]]] = [
+    # what is asked instead; what then differs; what then cannot be told
+    (without_capabilities, {"capabilities"}, set()),
+    (fewer_groups, {"groups"}, set()),
+    (another_mount, {"mount"}, set()),
+    (a_time_namespace, {"namespace"}, set()),
+    (another_network, {"namespace"}, set()),
+    (a_dead_network, set(), {"namespace"}),
+    (asks("process/user/uid", 5), {"user"}, set()),
+    (asks("process/user/gid", 5), {"user"}, set()),
+    (asks("root/readonly", True), {"root"}, set()),
+    (asks("root/path", "/"), {"root"}, set()),
+    (asks("process/rlimits", [{"type": "RLIMIT_NOFILE", "soft": 5, "hard": 5}]), {"rlimit"}, set()),
+    (asks("process/oomScoreAdj", 1000), {"oom-score"}, set()),
+    (asks("linux/maskedPaths", ["/proc/version"]), {"masked-path"}, set()),
+    (asks("linux/readonlyPaths", ["/dev"]), {"read-only-path"}, set()),
+    (asks("linux/seccomp", {"defaultAction": "SCMP_ACT_ALLOW"}), {"seccomp"}, set()),
+    (asks("linux/resources", {"pids": {"limit": 5}}), {"limit"}, set()),
+    (asks("process/apparmorProfile", "nobody-has-loaded-this"), {"apparmor.label"}, set()),
+    (asks("linux/resources", {"unified": {"memory.high": "1000000"}}), set() if V1 else {"limit"}, {"limit"} if V1 else set()),
+]
+
+
+def test_every_fact_is_compared_with_the_kernel(box: Box) -> None:
+    """One container, beside what it would have been asked for instead."""
+    box.process["user"] = {"uid": 0, "gid": 0, "additionalGids": [7]}
+    pid = box.started()
+    asked = json.dumps(box.config)
+    for change, differs, unknown in OTHERWISE:
+        config = json.loads(asked)
+        change(config)
+        (box.bundle / "other.json").write_text(json.dumps(config))
+        found = verify(box, "--pid", str(pid), "--config", str(box.bundle / "other.json"))
+        assert {fact for fact, _ in facts(found)} == differs, (change, found)
+        assert {one["fact"] for one in found["unknown"]} == unknown, (change, found)
+    holds(box)
+
+
+def test_an_id_map_that_is_another(box: Box) -> None:
+    bundles.user_namespace(box.config)
+    pid = box.started()
+    bundles.user_namespace(box.config, 200000)
+    box.without("user")
+    box.linux["namespaces"].append({"type": "user"})
+    box.save()
+    found = verify(box, "--pid", str(pid), "--config", str(box.bundle))
+    assert {"id-map", "user"} == {fact for fact, _ in facts(found)}, found
+    assert "0 100000 65536" in next(one["holds"] for one in found["differences"] if one["fact"] == "id-map")
+
+
+def test_propagation_to_the_host(box: Box) -> None:
+    if not any(" shared:" in line and line.split(" ")[4] == "/" for line in Path("/proc/self/mountinfo").read_text().splitlines()):
+        pytest.skip("no mount of this host is shared")
+    box.linux["rootfsPropagation"] = "shared"
+    pid = box.started()
+    box.linux["rootfsPropagation"] = "private"
+    box.save()
+    verify(box, "--pid", str(pid), "--config", str(box.bundle))
+
+
+def test_a_namespace_made_inside_is_no_difference(box: Box) -> None:
+    box.process["capabilities"] = {kind: ["CAP_SYS_ADMIN"] for kind in ("bounding", "effective", "permitted")}
+    box.sh("unshare -n sleep 1000 & sleep 1000")
+    pid = box.started()
+    assert bundles.eventually(lambda: any(Path(f"/proc/{one}/ns/net").readlink() != Path(f"/proc/{pid}/ns/net").readlink() for one in bundles.children(pid)))
+    found = verify(box)
+    # whether it was made inside, or is another's that has the same user namespace, the kernel does not tell
+    assert (found["status"], found["unknown"][0]["fact"]) == ("unknown", "namespace"), found
+    assert "whether the container itself made the network namespace" in found["unknown"][0]["why"] + found["unknown"][0]["subject"]
+
+
+# ── states ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_created(box: Box) -> None:
+    filtered(box)
+    pid = box.created()
+    found = verify(box)
+    assert (found["status"], found["state"]) == ("unknown", "created")
+    assert {one["fact"] for one in found["unknown"]} == {"no-new-privs", "seccomp", "capabilities", "user"}, found
+    assert {"masked-path", "namespace", "cgroup"} <= set(found["checked"])
+    assert not {"seccomp", "capabilities"} & set(found["checked"])
+    inside(pid, "umount", "/proc/keys")
+    assert facts(verify(box)) == {("masked-path", "/proc/keys")}
+
+
+def test_paused(box: Box) -> None:
+    box.started()
+    box.ok("pause", box.id)
+    found = holds(box)
+    assert (found["state"], found["notes"]) == ("paused", ["the container is paused"])
+    box.ok("resume", box.id)
+
+
+def test_an_exec_that_waits_in_a_paused_container(box: Box) -> None:
+    box.started()
+    box.ok("pause", box.id)
+    waiting = subprocess.Popen(box.words("exec", "--ignore-paused", box.id, "true"), stdin=subprocess.DEVNULL)
+    try:
+        assert bundles.eventually(lambda: len(json.loads(box.call_apart("ps", "--format", "json", box.id).out)) == 2)
+        found = verify(box)
+        assert found["status"] == "unknown", found
+        assert {(one["fact"], "under way" in one["why"]) for one in found["unknown"]} == {("process", True)}
+    finally:
+        box.ok("resume", box.id)
+        waiting.wait()
+    holds(box)
+
+
+def test_a_program_that_calls_itself_the_executor_hides_nothing(box: Box) -> None:
+    """The name of a memfd is its maker's to choose."""
+    pid = box.started()
+    made = os.memfd_create("rundlet", 0)
+    os.write(made, Path(shutil.which("busybox") or "").read_bytes())
+    program = f"/proc/{os.getpid()}/fd/{made}"
+    with intruder(pid, "--net", "bash", "-c", f"exec -a sleep {program} 1000", cgroups=box.cgroups()) as entered:
+        assert os.readlink(f"/proc/{entered}/exe").startswith("/memfd:rundlet")
+        assert ("capabilities", "process") in facts(verify(box))
+    os.close(made)
+
+
+def test_refusals(box: Box) -> None:
+    box.started()
+    for words in ([], ["--all", box.id], ["--pid", "1"], ["--config", "x", box.id], ["--format", "yaml", box.id], ["nobody"], ["--pid", "x"],
+                  ["--pid", "1", "--config", "/nowhere"], ["--pid", "4194305", "--config", str(box.bundle)]):
+        done = box.call_apart("verify", *words)
+        assert (done.status, done.out) == (2, ""), (words, done)
+        assert done.err.count("\n") == 1, done
+
+
+# ── other runtimes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["crun", "runc"])
+def test_containers_of_other_runtimes(boxes: Callable[..., Box], name: str) -> None:
+    words = bundles.crun() if name == "crun" else [shutil.which("runc") or ""]
+    if not words or not words[0]:
+        pytest.skip(f"no {name} here")
+    box = boxes(words)
+    own = Box(box.folder, bundles.words(), box.busybox, id=f"{box.id}-not")
+    box.linux["resources"] = {"memory": {"limit": 256 << 20}, "pids": {"limit": 64}, "devices": [{"allow": False, "access": "rwm"}]}
+    filtered(box)
+    box.created()
+    found = verify(own, "--pid", str(box.pid), "--config", str(box.bundle))
+    assert (found["status"], found["state"], found["differences"]) == ("unknown", "created", []), found
+    pid = box.pid
+    assert box.call_apart("start", box.id).status == 0
+    box.executed(pid)
+    words_ = ("--pid", str(pid), "--config", str(box.bundle))
+    holds(own, *words_)
+    with intruder(pid, *ALL, "/bin/sleep", "1000"):
+        assert {("capabilities", "process"), ("no-new-privs", "process"), ("seccomp", "process")} <= facts(verify(own, *words_))
+    inside(pid, "umount", "/proc/keys")
+    box.limit("pids.max", "pids.max").write_text("max")
+    assert facts(verify(own, *words_)) == {("masked-path", "/proc/keys"), ("limit", "pids.max")}
