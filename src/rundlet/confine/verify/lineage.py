@@ -27,7 +27,8 @@ def origins(processes: "Sequence[Kin]", first: int, execs: "Sequence[tuple[int, 
     """
     known = {one.pid: one for one in processes}
     started = {pid: n + 1 for n, (pid, start) in enumerate(execs) if pid in known and known[pid].start == start}
-    sessions = {pid: n + 1 for n, (pid, _) in enumerate(execs)}
+    # a number that another process has by now is that of another session: it is not given away while the session lasts
+    sessions = {pid: n + 1 for n, (pid, start) in enumerate(execs) if pid not in known or known[pid].start == start}
     if first in known:
         sessions[known[first].session] = 0
     found: "dict[int, tuple[int, ...]]" = {}

@@ -14,8 +14,7 @@ SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sar
 
 
 def log(reports: "Sequence[Report]") -> dict[str, Any]:
-    """One run: every fact a rule, every difference an error, everything unknown a warning. A container that holds has a result too, of kind
-    "pass"."""
+    """One run: every fact a rule, every difference an error of kind "fail", what is unknown of kind "open", what holds of kind "pass"."""
     index = {fact: n for n, fact in enumerate(FACTS)}
     results: list[dict[str, Any]] = []
     for report in reports:
@@ -24,7 +23,7 @@ def log(reports: "Sequence[Report]") -> dict[str, Any]:
             results.append(_result(one.fact, index, "fail", "error", text, report, one.subject))
         for unknown in report.unknown:
             text = f"{unknown.subject}: cannot tell: {unknown.why}"
-            results.append(_result(unknown.fact, index, "open", "warning", text, report, unknown.subject))
+            results.append(_result(unknown.fact, index, "open", "none", text, report, unknown.subject))
         for fact in report.checked:
             if fact not in report.facts:
                 results.append(_result(fact, index, "pass", "none", FACTS[fact][0], report, "container"))
