@@ -163,9 +163,13 @@ def _privileges(task: "Task", expect: Confinement, nested: bool, found: Findings
     if nested:
         found.note(f"{task.who}: in a user namespace of its own, where capabilities reach no further")
         return
+    beyond: dict[tuple[int, int], list[str]] = {}
     for kind, live, most in zip(SETS, task.capabilities, expect.capabilities, strict=True):
         if live & ~most:
-            found.differs("capabilities", task.who, f"{kind}: {names(most)}", f"{kind}: also {names(live & ~most)}", task=task)
+            beyond.setdefault((most, live & ~most), []).append(kind)
+    for (most, more), kinds in beyond.items():
+        sets = ", ".join(kinds)
+        found.differs("capabilities", task.who, f"{sets}: {names(most)}", f"{sets}: also {names(more)}", task=task)
 
 
 def _ids(task: "Task", expect: Confinement, found: Findings) -> None:
@@ -242,10 +246,13 @@ def amount(number: int) -> str:
 
 
 def _cgroups(one: "Process", around: Around, found: Findings) -> None:
+    away: dict[tuple[str, str], list[str]] = {}
     for key, path in around.places.items():
         live = one.cgroups.get(key)
         if live is not None and not (live + "/").startswith(path.rstrip("/") + "/"):
-            found.differs("cgroup", one.main.who, f"{key}: {path} or below", f"{key}: {live}", task=one.main)
+            away.setdefault((path, live), []).append(key)
+    for (path, live), keys in away.items():
+        found.differs("cgroup", one.main.who, f"{path} or below", f"{live} ({', '.join(keys)})", task=one.main)
 
 
 def _files(one: "Process", around: Around, found: Findings) -> None:
