@@ -632,3 +632,14 @@ def test_the_hosts_network_and_sysfs(box: Box) -> None:
     box.without("network")
     ours = sorted(os.listdir("/sys/class/net"))
     assert box.says("ls /sys/class/net; touch /sys/x 2>/dev/null || echo ro").split() == [*ours, "ro"]
+
+
+def test_verify_by_the_user_and_by_root(person: Person) -> None:
+    box = person.box()
+    box.started()
+    done = box.call_apart("verify", "--json", box.id)
+    found = json.loads(done.out)["containers"][0]
+    assert (done.status, found["differences"], found["unknown"]) == (0, [], []), done
+    by_root = Box(person.folder, bundles.words(), person.busybox, id=f"{box.id}-not")
+    done = by_root.call_apart("verify", "--json", box.id)
+    assert done.status == 0, done

@@ -75,7 +75,7 @@ def process(one: "Process", expect: Confinement, around: Around, descent: "Mappi
     found = Findings()
     for task in one.tasks:
         label(task, expect, around, found)
-        nested = task.spaces.get("user") != around.container.get("user")
+        nested = task.spaces.get("user") != around.container.get("user") and descent.get("user") == "inside"
         _privileges(task, expect, nested, found)
         _ids(task, expect, found)
         _spaces(task, expect, around, descent, found)

@@ -88,7 +88,9 @@ class Look:
             self.state = "stopped"
         if self.state == "stopped":
             left = f"; {len(self.processes)} processes are left in its cgroup" if self.processes else ""
-            found.cannot_tell("process", "container", f"it does not run, so there is nothing to compare{left}")
+            made = self.target.record is None or self.target.record["phase"] != "creating"
+            why = "it does not run" if made else "it is not completed"
+            found.cannot_tell("process", "container", f"{why}: nothing to compare{left}")
         if self.state == "paused":
             found.note("the container is paused")
         self._compare_processes(first)
