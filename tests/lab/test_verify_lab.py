@@ -99,7 +99,7 @@ def test_a_profile_that_was_replaced(seen: Results) -> None:
     found = differs(seen["profile replaced"])
     assert seen["profile replaced"]["label"] == "site (enforce)"  # the label does not tell
     assert set(found) == {"apparmor.policy"}
-    assert "the profile was replaced" in " ".join(found["apparmor.policy"])
+    assert "it was replaced" in " ".join(found["apparmor.policy"])
 
 
 def test_a_profile_that_complains(seen: Results) -> None:

@@ -41,7 +41,7 @@ def config(**process: Any) -> dict[str, Any]:
     """A container under the profile, with a filter."""
     caps = {kind: ["CAP_KILL"] for kind in ("bounding", "effective", "permitted")}
     return {
-        "ociVersion": "1.2.0",
+        "ociVersion": "1.0.2",
         "process": {
             "user": {"uid": 0, "gid": 0}, "args": ["sleep", "1000"], "env": ["PATH=/bin"], "cwd": "/", "capabilities": caps, "noNewPrivileges": True,
             "apparmorProfile": "site", "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 64, "hard": 64}], **process,

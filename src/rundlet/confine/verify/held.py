@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from rundlet.plan.resources import Write
 
 
+SHOWN = 16  # digits of a hash; all of it are in the record
+
+
 def cgroup(target: "Target", at: "Place", about: "Host", found: "Findings") -> None:
     """The limits that the configuration asks for, as updated, and the devices."""
     asked = target.config["linux"]["resources"]
@@ -95,8 +98,8 @@ def policy(told: dict[str, Any], about: "Host", found: "Findings") -> None:
             continue
         for key in ("sha256", "sha1"):
             if key in then and now.get(key) != then[key]:
-                holds = f"{key} {now[key]}: the profile was replaced" if key in now else f"no {key} of it any more"
-                found.differs("apparmor.policy", name, f"{key} {then[key]}, as at the start", holds)
+                holds = f"{key} {now[key][:SHOWN]}…: it was replaced" if key in now else f"no {key} of it any more"
+                found.differs("apparmor.policy", name, f"{key} {then[key][:SHOWN]}…, as at the start", holds)
         if now["mode"] != then["mode"]:
             found.differs("apparmor.policy", name, f"mode {then['mode']}, as at the start", f"mode {now['mode']}")
 

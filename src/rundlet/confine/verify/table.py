@@ -48,11 +48,12 @@ def _report(console: Console, report: "Report") -> None:
             table.add_row(Text(one.fact, style="red"), *(Text(_plain(word)) for word in (one.subject, one.asked, one.holds)))
         console.print(table)
         for fact, why in dict.fromkeys((one.fact, one.why) for one in report.differences):
-            console.print(Text(f"  why {fact}: {_plain(why)}"))
+            console.print(Text(f"  why {fact}: {_plain(why)}"), soft_wrap=True)
     for unknown in report.unknown:
-        console.print(Text.assemble("  unknown ", (unknown.fact, "yellow"), f", {_plain(unknown.subject)}: {_plain(unknown.why)}"))
+        line = Text.assemble("  unknown ", (unknown.fact, "yellow"), f", {_plain(unknown.subject)}: {_plain(unknown.why)}")
+        console.print(line, soft_wrap=True)
     for note in report.notes:
-        console.print(Text(f"  note {_plain(note)}", style="dim"))
+        console.print(Text(f"  note {_plain(note)}", style="dim"), soft_wrap=True)
 
 
 def _count(number: int, one: str, many: str) -> str:
