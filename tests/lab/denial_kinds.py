@@ -9,7 +9,7 @@ BOX, PEER, RUNTIME = "box", "box-peer", "box-runtime"
 NASTY = '/srv/h{i}*?é [x]^\\"b'
 BASE = """
   /trial mrix, /srv/ r, capability setuid, capability setgid, capability sys_ptrace, signal (receive) peer=unconfined,
-  signal (send) set=(kill) peer=unconfined, owner /proc/*/attr/** rw, owner /proc/*/task/*/attr/** rw,
+  ptrace (readby) peer=box-path, signal (send) set=(kill) peer=unconfined, owner /proc/*/attr/** rw, owner /proc/*/task/*/attr/** rw,
 """
 FLAGS = "flags=(attach_disconnected,mediate_deleted)"
 

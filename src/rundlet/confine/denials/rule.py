@@ -21,7 +21,7 @@ KINDS = frozenset("stream dgram seqpacket rdm raw packet".split())
 ORDINARY = {"inet", "inet6", "unix"}
 MOUNT_FLAGS = frozenset(
     "ro rw nosuid nodev noexec sync remount mand dirsync noatime nodiratime bind rbind move silent acl unbindable runbindable private "
-    "rprivate slave rslave shared rshared relatime iversion strictatime nouser nosymfollow".split()
+    "rprivate slave rslave shared rshared relatime iversion strictatime nouser".split()
 )
 PROPAGATION = {"unbindable", "runbindable", "private", "rprivate", "slave", "rslave", "shared", "rshared"}
 SIGNAL = re.compile(r"[a-z0-9]+|rtmin\+\d{1,2}")
