@@ -18,7 +18,7 @@ from rundlet.life import store
 from rundlet.options import Options
 
 SCHEMA, ONE = "rundlet.denials/1", "rundlet.denial/1"
-FOUND, NONE = 1, 0
+FOUND, NONE, CANNOT_TELL = 1, 0, 2
 STYLES = {"denied": "bold red", "killed": "bold red", "allowed": "yellow", "audited": "dim"}
 MARKS = (10, 100, 1000, 10_000, 100_000, 1_000_000)  # repetitions that --follow tells of
 
@@ -67,9 +67,10 @@ def _once(reader: Reader, wanted: str | None, as_json: bool) -> int:
         for denial in found:
             _show(console, denial)
         if not found:
-            console.print(f"nothing was denied {f'to {wanted} ' if wanted else ''}since {_when(reader.since)}")
+            what = "no record is left of anything that was denied" if reader.missing else "nothing was denied"
+            console.print(f"{what} {f'to {wanted} ' if wanted else ''}since {_when(reader.since)}")
         _say(reader)
-    return FOUND if refused else NONE
+    return FOUND if refused else CANNOT_TELL if reader.missing else NONE
 
 
 def _logs(reader: Reader) -> list[dict[str, object]]:

@@ -85,12 +85,18 @@ class Reader:
                     if log.fileno() == fd:
                         log.readable, log.said = False, "it ended"
 
+    @property
+    def missing(self) -> int:
+        """How many records there were, at least, that no log has."""
+        return sum(log.lost for log in self.logs)
+
     def notes(self) -> list[str]:
         """What keeps the answer from being whole, a sentence each."""
         made = []
-        missing = sum(log.lost for log in self.logs)
-        if missing:
-            made.append(f"{missing} or more records are missing: fewer were printed than there were (kernel.printk_ratelimit, auditctl -r)")
+        if self.missing:
+            made.append(
+                f"{self.missing} or more records are missing: fewer were printed than there were (kernel.printk_ratelimit, auditctl -r)"
+            )
         if self.audit.lost:
             made.append(f"the audit system has lost {self.audit.lost} records since boot")
         ring = next((log for log in self.logs if log.name == source.KMSG and log.readable), None)

@@ -37,6 +37,7 @@ class Log:
         self.said = ""
         self.lost = 0
         self.from_: float | None = None  # since when it has everything; None: not known
+        self.at_time: float | None = None  # when the line was written that is being read; None: not known
 
     def open(self, since: float) -> None:
         """Begins at `since`, seconds since the epoch."""
@@ -60,7 +61,7 @@ class Log:
             if found:
                 if found.time >= since:
                     yield found
-            else:
+            elif self.at_time is None or self.at_time >= since - ALMOST:
                 self.lost += lost(line)
 
 
@@ -96,9 +97,10 @@ class KernelLog(Log):
                 continue
             prefix, _, text = entry.partition(b";")
             fields = prefix.split(b",")
-            if self.from_ is None and len(fields) > 2:
-                # the first one that is left: what was before it has been overwritten, unless it is the very first
-                self.from_ = 0.0 if fields[1] == b"0" else time.time() - time.monotonic() + int(fields[2]) / 1e6
+            if len(fields) > 2:
+                self.at_time = time.time() - time.monotonic() + int(fields[2]) / 1e6
+                if self.from_ is None:  # the first one that is left: what was before it is overwritten, unless it is the very first
+                    self.from_ = 0.0 if fields[1] == b"0" else self.at_time
             if fields[0].isdigit() and int(fields[0]) >> 3:
                 continue  # from a program: whoever may write here cannot pass for the kernel
             yield ESCAPE.sub(lambda m: bytes.fromhex(m[1].decode()), text.partition(b"\n")[0]).decode("utf-8", "surrogateescape")
