@@ -10,7 +10,7 @@ BUILD_NEEDS := $(firstword $(CC)):gcc python3-venv libseccomp2
 LAB_NEEDS := busybox-static qemu-system-x86 apparmor
 DEMO_NEEDS := $(LAB_NEEDS) crun runc
 TEST_NEEDS := $(LAB_NEEDS) crun runc python3-libapparmor uidmap util-linux procps iproute2 strace gcc clang libclang-rt-14-dev gcc-aarch64-linux-gnu \
-	linux-libc-dev-arm64-cross qemu-user-static golang-github-containers-common systemd dbus chromium chromium-driver
+	linux-libc-dev-arm64-cross qemu-user-static golang-github-containers-common systemd dbus auditd libc6-dev chromium chromium-driver
 BENCH_NEEDS := busybox-static crun runc
 
 .PHONY: build demo test bench lint
