@@ -120,6 +120,10 @@ def preloading(lab: Tried) -> None:
     seen("a hook fails", "fails", lab.run("c11", "fails", {"p": text("fails")}, **keep, **bad))
     found = lab.run("c12", "other", {"p": text("other", "deny /x r,")}, "--apparmor-replace", **keep, **bad)
     seen("a hook fails after a replacement", "other", found, before)
+    seen("the program is not there", "absent", lab.run("c15", "absent", {"p": text("absent")}, args=["/no/program"], **keep))
+    folder = lab.bundle("c16", "foreseen", {"p": text("foreseen")}, **keep)
+    found = lab.call("explain", "--json", str(folder))
+    lab.tell("explain", **found, loaded=loaded("foreseen"))
     odd = '"sp ace \\"(x)\\""'
     seen("an odd name", 'sp ace "(x)"', lab.run("c13", 'sp ace "(x)"', {"p": text(odd)}, **gone))
     kids = text("family", "profile kid { file, }", "^hat { file, }")

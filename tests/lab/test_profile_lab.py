@@ -120,6 +120,20 @@ def test_nothing_is_left_of_what_is_refused(seen: Results, name: str, says: tupl
     assert seen[name]["loaded"] is None
 
 
+def test_nothing_is_left_where_the_program_cannot_be_run(seen: Results) -> None:
+    found = seen["the program is not there"]
+    assert (found["status"], found["out"], found["left"]) == (127, "", False), found
+    assert found["loaded"] is None
+
+
+def test_explain_foresees_it(seen: Results) -> None:
+    found = seen["explain"]
+    assert (found["status"], found["err"], found["loaded"]) == (0, "", None), found
+    shown = json.loads(found["out"])
+    assert shown["profiles"] == {"file": "/run/lab/profiles/c16/p", "names": ["foreseen"]}
+    assert (shown["refused"], shown["label"]["to"]) == (None, "foreseen")
+
+
 def test_a_failure_brings_back_what_was_replaced(seen: Results) -> None:
     found = seen["a hook fails after a replacement"]
     refused(found, "createRuntime")

@@ -55,6 +55,7 @@ def test_the_wheel_holds_programs_and_no_sources_of_them(wheel: Path) -> None:
     [scripts] = {name.rpartition("/")[0] for name in modes if ".data/scripts/" in name}
     assert modes[f"{scripts}/rundlet"] == 0o755
     assert f"{scripts}/rundlet-python" in modes
+    assert {f"rundlet/apparmor/{path.name}" for path in (ROOT / "packaging/apparmor").iterdir()} <= set(modes)
     data = scripts.removesuffix("scripts") + "data/share"
     assert {f"{data}/man/man8/rundlet.8", f"{data}/bash-completion/completions/rundlet"} <= set(modes)
     assert not [name for name in modes if name.endswith((".c", ".o", ".so", ".pyc"))]

@@ -71,6 +71,13 @@ class Stage(TypedDict):
     steps: list[Step]
 
 
+class Profiles(TypedDict):
+    """A file of AppArmor profiles that is loaded first."""
+
+    file: str
+    names: list[str]
+
+
 class Document(TypedDict):
     """The whole document."""
 
@@ -90,4 +97,5 @@ class Document(TypedDict):
     hooks: dict[str, list[str]]
     process: Process
     warnings: list[str]
+    profiles: Profiles | None
     steps: NotRequired[list[Stage]]

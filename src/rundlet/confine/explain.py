@@ -12,7 +12,7 @@ from rundlet import host, jsontext, spec
 from rundlet.cgroup import place as cgroup_place
 from rundlet.confine.text import call_text, section
 from rundlet.errors import BadSpec, Fault, Refused, Usage
-from rundlet.life import bundle, create, process, rootless, store
+from rundlet.life import bundle, create, preload, process, rootless, store
 from rundlet.options import Options
 from rundlet.plan import delegation, devicefilter, order, resources, systemd
 from rundlet.plan.seccomp import describe, receiver
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from rundlet.confine.document import Document, Label
     from rundlet.host import Facts
+    from rundlet.life.preload import Preload
     from rundlet.plan.apparmor import Transition
     from rundlet.plan.order import Plan
     from rundlet.plan.resources import Write
@@ -45,8 +46,9 @@ def ask(options: Options, facts: "Facts | None") -> "Explanation":
     """What create would do with the options' bundle on the host of `facts`; None: on this one. Raises BadSpec and Fault."""
     path = store.absolute(options.bundle)
     config, warnings = spec.load(bundle.text(options)) if facts else create.read(options)[::2]
+    here = facts is None
     facts = facts or host.facts(config["process"]["apparmorProfile"], everything=True)
-    explanation = explain(config, path, facts, options.cgroup_manager == "systemd")
+    explanation = explain(config, path, facts, options.cgroup_manager == "systemd", here)
     explanation.warnings = warnings
     return explanation
 
@@ -85,6 +87,7 @@ class Explanation:
         self.refusal: Fault | None = None
         self.limits: list[str] = []
         self.warnings: list[str] = []
+        self.preload: Preload | None = None
 
     def __str__(self) -> str:
         return self.as_text()
@@ -115,6 +118,7 @@ class Explanation:
             "hooks": {kind: [hook["path"] for hook in hooks] for kind, hooks in config["hooks"].items() if hooks},  # type: ignore[attr-defined]
             "process": {"args": proc["args"], "cwd": proc["cwd"], "terminal": proc["terminal"]},
             "warnings": self.warnings,
+            "profiles": {"file": self.preload.file, "names": [one.name for one in self.preload.profiles]} if self.preload else None,
         }
         if steps and self.plan:
             shown["steps"] = [
@@ -138,15 +142,18 @@ class Explanation:
         return section(self.as_json(), self.plan if steps else None)
 
 
-def explain(config: "Config", path: str, facts: "Facts", by_systemd: bool = False) -> Explanation:
+def explain(config: "Config", path: str, facts: "Facts", by_systemd: bool = False, here: bool = True) -> Explanation:
     """Plans the container of `config`, whose bundle lies at `path`, for the host of `facts`, and makes nothing.
 
-    `by_systemd`: a unit of systemd's is its cgroup.
+    `by_systemd`: a unit of systemd's is its cgroup. `here`: the facts are this host's.
     """
+    facts = {**facts, "apparmor": {**facts["apparmor"]}}
     found = Explanation(config, facts)
     spaces = {space["type"] for space in config["linux"]["namespaces"]}
     process.grantable(config["process"], facts, "user" in spaces)
     try:
+        if any(name.startswith("org.rundlet.apparmor.") for name in config["annotations"]):
+            found.preload = preload.prepare(Options(), config, path, facts, here)
         found.transition = create.decide(config, facts)
         unit = systemd.unit(config["linux"]["cgroupsPath"], "ID", is_user(facts)) if by_systemd else None
         below = f"{unit.path()}/{subgroup(config, facts)}" if unit else config["linux"]["cgroupsPath"]

@@ -20,6 +20,8 @@ def section(shown: "Document", plan: "Plan | None") -> str:
     lines: list[str] = []
     if shown["refused"]:
         lines += _entry("refused", shown["refused"])
+    if shown["profiles"]:
+        lines += _entry("profiles", f"{', '.join(shown['profiles']['names'])} of {shown['profiles']['file']}, loaded first")
     label = shown["label"]
     if label["action"] != "refuse":
         lines += _entry("label", f"{label['from'] or 'none'} → {label['to'] or 'none'}")

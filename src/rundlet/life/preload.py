@@ -65,10 +65,10 @@ class Preload:
         try:
             there = policy.loaded()
             wanted = differing(self.file, self.profiles, there, self.replace)
-            self.new = [one for one in self.profiles if one.name not in there]
-            self.before = {one.name: there[one.name].text() for one in wanted if one.name in there}
+            before = {one.name: there[one.name].text() for one in wanted if one.name in there}
             if wanted:
-                policy.load(wanted, bool(self.before))
+                policy.load(wanted, bool(before))
+            self.before, self.new = before, [one for one in self.profiles if one.name not in there]
             record["apparmor"] = {**record["apparmor"], "loaded": {one.name: one.hashes for one in self.new}, "phase": "loaded"}
             container.write(record)
         finally:
@@ -92,8 +92,9 @@ class Preload:
             posix.close(held)
 
 
-def prepare(options: "Options", config: "Config", bundle: str, facts: "Facts") -> "Preload | None":
-    """Compiles the file, and compares it with what is loaded; the facts then have its profiles among the loaded ones.
+def prepare(options: "Options", config: "Config", bundle: str, facts: "Facts", here: bool = True) -> "Preload | None":
+    """Compiles the file, and compares it with what is loaded, unless the facts are another host's; they then have its profiles among
+    the loaded ones.
 
     None where there is no AppArmor to load it into, which the decision about the label refuses. Raises BadSpec and Refused.
     """
@@ -124,7 +125,7 @@ def prepare(options: "Options", config: "Config", bundle: str, facts: "Facts") -
     if canonical(profile) not in names:
         raise Refused(f'{file} holds {_named(names)}, not "{profile}" of process.apparmorProfile', "name the file that holds it")
     made = Preload(file, profiles, options.apparmor_replace or replace == "true", on_delete == "remove")
-    if differing(file, profiles, policy.loaded(), made.replace):
+    if here and differing(file, profiles, policy.loaded(), made.replace):
         _permitted(file, facts)
     facts["apparmor"]["loaded"] = sorted({*(facts["apparmor"]["loaded"] or ()), *names})
     return made

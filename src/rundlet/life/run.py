@@ -55,6 +55,8 @@ def main(options: "Options") -> int:
                 front.restore()
             _reap(pid)
             if container.exists():
+                if "apparmor" in container.record:
+                    container.record["apparmor"]["remove"] = True  # a run that fails leaves nothing behind
                 delete.delete(container, True)
             raise
     finally:

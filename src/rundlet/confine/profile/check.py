@@ -93,6 +93,8 @@ def of_profile(source: Source, name: str, facts: Any, there: dict[str, Loaded] |
         found.append((GOOD, when, f"{verb} {'//&'.join(transition.expected)}: {transition.reason}"))
     if block is None or source.flat is None:
         return [*found, (NOTE, "rules", "the kernel does not tell the rules of a loaded profile; check its file for those")]
+    if "complain" in block.flags:
+        found.append((NOTE, "mode", "complain: what it forbids is only logged"))
     if not {"attach_disconnected", "unconfined"} & set(block.flags):
         found.append((NOTE, "flags", "without attach_disconnected, files from outside of its mounts have no path, and are denied"))
     found += _peers(source, name, label, stacks)
