@@ -5,6 +5,7 @@ Each kernel, 6.1 and 6.12, is booted once; tests/lab/profiles.py tries, and what
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -167,6 +168,19 @@ def test_a_half_made_container_takes_its_profile_along(seen: Results) -> None:
 
 def test_features_name_the_annotations(seen: Results) -> None:
     assert "org.rundlet.apparmor." in seen["features"]["potentiallyUnsafeConfigAnnotations"]
+
+
+def test_the_page_shows_what_is_said(seen: Results) -> None:
+    """docs/profiles.md has the refusals, of another file."""
+    page = (ROOT / "docs/profiles.md").read_text()
+    names = {"there with another content": {"other": "web"}, "another name": {"stranger": "shop", "wanted": "web"}, "malformed": {}, "no profile asked": {}}
+    for name, renamed in names.items():
+        line = re.sub(r"/run/lab/profiles/\w+/p\b", "/srv/web/web.profile", seen[name]["err"].removeprefix("rundlet: "))
+        for was, shown in renamed.items():
+            line = line.replace(f'"{was}"', f'"{shown}"')
+        assert line in page
+    state = json.dumps(seen["used by another container"]["state"]["apparmor"]).replace("/run/lab/profiles/first/p", "/srv/web/web.profile")
+    assert f'"apparmor": {state.replace("shared", "web")}' in page
 
 
 # ── rundlet profile ──────────────────────────────────────────────────────────────────────────────────────────────────────────

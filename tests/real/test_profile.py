@@ -1,14 +1,18 @@
 """`rundlet profile` and profiles that containers bring along, as far as no AppArmor kernel is needed: apparmor_parser compiles without one."""
 
 import json
+import re
+import shlex
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rundlet.life import loaded as policy
-from tests.bundles import FACTS, Box, Done
+from tests import bundles
+from tests.bundles import FACTS, ROOT, Box, Done
 
 pytestmark = pytest.mark.skipif(not shutil.which("apparmor_parser", path=policy.PATH), reason="apparmor_parser is missing")
 ON = FACTS["apparmor"]["state"] == "on"
@@ -129,6 +133,28 @@ def test_derive(box: Box, web: Path, tmp_path: Path) -> None:
     shown = box.call("profile", "derive", "--profile", str(web), "--runtime-label", "rt")
     assert (shown.status, shown.err) == (0, "")
     assert shown.out.endswith(made["text"])
+
+
+@pytest.mark.skipif(ON, reason="AppArmor is on here, and the page shows a host without")
+def test_the_page_shows_what_is_printed(box: Box, tmp_path: Path) -> None:
+    """Each command of docs/profiles.md is carried out, and prints what the page shows."""
+    page = (ROOT / "docs/profiles.md").read_text()
+    blocks = [block.split("```")[0] for block in re.split(r"```(?:text)?\n", page)]
+    (tmp_path / "web.profile").write_text(next(block for block in blocks if block.startswith("abi")))
+    facts = json.loads(box.call("host", "--json").out)
+    facts["apparmor"] |= {"state": "on", "label": "rt", "mode": "enforce", "components": [{"name": "rt", "mode": "enforce"}], "stack": True, "loaded": []}
+    (tmp_path / "facts.json").write_text(json.dumps(facts))
+    (tmp_path / "rundlet").write_text(f"#!/bin/sh\nexec {shlex.join(bundles.words())} \"$@\"\n")
+    (tmp_path / "rundlet").chmod(0o755)
+    shown = [block for block in blocks if block.startswith("$ ")]
+    assert len(shown) == 3
+    for block in shown:
+        commands = [line[2:] for line in block.splitlines() if line.startswith("$ ")]
+        printed = "".join(line for line in block.splitlines(True) if not line.startswith("$ "))
+        done = subprocess.run(
+            ["sh", "-c", "; ".join(commands)], cwd=tmp_path, capture_output=True, text=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}
+        )
+        assert (done.stdout, done.stderr) == (printed, ""), block
 
 
 # ── a container that brings one along ────────────────────────────────────────────────────────────────────────────────────────
