@@ -179,6 +179,8 @@ def facts() -> dict[str, Any]:
             "alone": towards((name,), (name,), look, seize), "stacked": towards(("rtx", name), ("rtx", name), look, seize),
         }
     found["unix sockets"] = {"alone": talk("talks"), "stacked": talk("rtx", "talks")}
+    features = Path("/sys/kernel/security/apparmor/features")
+    found["unix features"] = [(features / name).exists() for name in ("network_v8", "network/af_unix")]
     found["on unconfined"] = itself("unconfined", "own")
     found["order"] = ordered("zz", "a_b", "a", "Zz", "a.b", "a-b")
     found["the runtime signals"] = [towards(("rtx",), ("rtx", name), kill) for name in ("own", "whole", "parts", "any")]

@@ -5,6 +5,7 @@
 One line of JSON for each thing tried, of what was seen and without judgement; test_profile_lab.py says what should have been seen.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from tests.lab.guest import AREA, PATIENCE, Lab, config
 
 SECURITY = Path("/sys/kernel/security/apparmor")
 WORK = AREA / "profiles"
+PR_SET_CHILD_SUBREAPER = 36
 PREFIX = "org.rundlet.apparmor."
 FLAGS = "flags=(attach_disconnected,mediate_deleted)"
 ALL = "file, capability, network, ptrace, unix,"
@@ -154,6 +156,17 @@ def preloading(lab: Tried) -> None:
     policy(text("moved", "deny /x r,"))
     ended = lab.call("delete", "fourth")
     lab.tell("replaced meanwhile", created=made, deleted=ended, loaded=loaded("moved"))
+    # its process has ended, and nobody has asked for its status yet: we are its parent once it has lost its own
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    folder = lab.bundle("fifth", "undead", {"p": text("undead")}, args=["sleep", "1000"], **gone)
+    steps = [lab.call("create", "--pid-file", str(folder / "pid"), "--bundle", str(folder), "fifth"), lab.call("start", "fifth")]
+    pid = int((folder / "pid").read_text())
+    steps.append(lab.call("kill", "fifth", "KILL"))
+    wait(lambda: state_of(pid) == "Z")
+    steps.append(lab.call("delete", "fifth"))
+    lab.tell("a zombie", steps=steps, state=state_of(pid), loaded=loaded("undead"))
+    os.waitpid(pid, 0)
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
     # killed half way
     folder = lab.bundle("half", "halfway", {"p": text("halfway")}, hooks={"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "1000"]}]}, **keep)
     child = subprocess.Popen([*lab.words, "create", "--bundle", str(folder), "half"], stdin=subprocess.DEVNULL)
@@ -167,6 +180,11 @@ def preloading(lab: Tried) -> None:
     if hook:
         os.kill(hook, signal.SIGKILL)
     lab.tell("features", **json.loads(lab.call("features")["out"]))
+
+
+def state_of(pid: int) -> str:
+    """The letter of a process: proc_pid_stat(5)."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def sleeping() -> int | None:

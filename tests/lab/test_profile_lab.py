@@ -148,6 +148,12 @@ def test_odd_names_and_children(seen: Results) -> None:
     assert seen["children"]["names"] == 0
 
 
+def test_a_process_that_has_ended_uses_nothing(seen: Results) -> None:
+    found = seen["a zombie"]
+    assert [done["status"] for done in found["steps"]] == [0, 0, 0, 0], found
+    assert (found["state"], found["loaded"]) == ("Z", None)
+
+
 @pytest.mark.parametrize("name", ["used by another container", "used by a process", "replaced meanwhile"])
 def test_what_is_not_the_containers_alone_stays(seen: Results, name: str) -> None:
     found = seen[name]
@@ -280,6 +286,7 @@ def test_tracing_is_by_the_whole_label_too(seen: Results) -> None:
 
 def test_these_kernels_do_not_look_at_peers_of_unix_sockets(seen: Results) -> None:
     assert [seen["unix sockets"]["found"][how][1] for how in ("alone", "stacked")] == ["ok", "ok"]
+    assert seen["unix features"]["found"] == [True, False]
 
 
 def test_unconfined_in_a_stack_is_a_name_as_any(seen: Results) -> None:
@@ -363,13 +370,13 @@ def contained(found: dict[str, Any], label: str, *lines: str) -> None:
 def test_labels_of_containers(seen: Results, name: str) -> None:
     stacks = "//&rundlet" if name == "enforcing" else ""
     kernel = [] if stacks else ["sysrq"]  # the runtime's profile denies that to what is stacked on it
-    contained(seen[f"{name}: run"], "box (enforce)", "text", "sysrq", "signals", "done")
-    contained(seen[f"{name}: no_new_privs"], f"box{stacks} (enforce)", "text", *kernel, *([] if stacks else ["signals"]), "done")
+    contained(seen[f"{name}: run"], "box (enforce)", "text", "sysrq", "seccomp 2", "signals", "done")
+    contained(seen[f"{name}: no_new_privs"], f"box{stacks} (enforce)", "text", *kernel, "seccomp 2", *([] if stacks else ["signals"]), "done")
     knows = seen[f"{name}: no_new_privs, profile that knows the stack"]
-    contained(knows, f"mates{stacks} (enforce)", "text", *kernel, "signals", "done")
-    contained(seen[f"{name}: user namespace"], f"box{stacks} (enforce)", "text", *([] if stacks else ["signals"]), "done")
-    contained(seen[f"{name}: no profile"], OWN[name], "text", "text", *kernel, "signals", "done")
-    contained(seen[f"{name}: a profile brought along"], "brought (enforce)", "text", "text", "sysrq", "signals", "done")
+    contained(knows, f"mates{stacks} (enforce)", "text", *kernel, "seccomp 2", "signals", "done")
+    contained(seen[f"{name}: user namespace"], f"box{stacks} (enforce)", "text", "seccomp 2", *([] if stacks else ["signals"]), "done")
+    contained(seen[f"{name}: no profile"], OWN[name], "text", "text", *kernel, "seccomp 2", "signals", "done")
+    contained(seen[f"{name}: a profile brought along"], "brought (enforce)", "text", "text", "sysrq", "seccomp 2", "signals", "done")
     for which in ("run", "no_new_privs", "user namespace"):
         assert "can't open '/container-secret': Permission denied" in seen[f"{name}: {which}"]["err"]
 
@@ -381,7 +388,7 @@ def test_only_the_enforcing_one_keeps_containers_from_being_unconfined(seen: Res
         assert (found["status"], found["out"]) == (1, "")
         assert 'the profile "rundlet" needs the rule: change_profile -> unconfined,' in found["err"]
     else:
-        contained(found, "unconfined", "text", "text", "sysrq", "signals", "done")
+        contained(found, "unconfined", "text", "text", "sysrq", "seccomp 2", "signals", "done")
 
 
 @pytest.mark.parametrize("name", OWN)

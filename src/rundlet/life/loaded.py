@@ -17,6 +17,7 @@ from hashlib import sha1, sha256
 from rundlet import host
 from rundlet.errors import Fault, Refused
 from rundlet.life import store
+from rundlet.life.policy import HASHES, POLICY
 from rundlet.plan.label import canonical, components
 
 TYPE_CHECKING = False
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     Hashes = dict[str, str]  # by the kernel's name of the algorithm: sha1 up to Linux 6.7, then sha256
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # some engines run commands without any, or without sbin
-POLICY = host.SECURITY + "/apparmor/policy"
 _VERSION = rb"\x04\x08\x00version\x00\x02(....)"
 _NAMESPACE = rb"(?:\x04\x0a\x00namespace\x00\x05..([^\x00]+)\x00)?"
 _HEAD = re.compile(_VERSION + _NAMESPACE + rb"(?=\x04\x08\x00profile\x00\x07\x05..([^\x00]+)\x00)", re.DOTALL)
@@ -171,7 +171,7 @@ def _one(folder: str, namespace: str, parent: str) -> "Iterator[Loaded]":
     try:
         own = store.read(folder + "/name").decode("utf-8", "surrogateescape").rstrip("\n")
         mode = store.read(folder + "/mode").decode().strip()
-        hashes = {kind: store.read(f"{folder}/{kind}").decode().strip() for kind in ("sha1", "sha256") if _there(f"{folder}/{kind}")}
+        hashes = {kind: store.read(f"{folder}/{kind}").decode().strip() for kind in HASHES if _there(f"{folder}/{kind}")}
         inner = posix.listdir(folder + "/profiles") if _there(folder + "/profiles") else []
     except FileNotFoundError:
         return  # removed meanwhile
@@ -246,6 +246,7 @@ def users(profile: str, top: str, but: str) -> str:
         if any(within(one, profile) for one in needed):
             return f"container {name}"
     for pid, names in labels().items():
-        if any(within(one, profile) for one in names):
+        found = store.stat(pid) if any(within(one, profile) for one in names) else None
+        if found and found[0] not in "ZX":  # what has ended and waits for its parent to ask for the status uses nothing
             return f"process {pid}"
     return ""

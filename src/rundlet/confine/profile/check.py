@@ -74,7 +74,7 @@ def of_text(source: Source) -> list[tuple[str, str, str]]:
 
 def of_profile(source: Source, name: str, facts: Any, there: dict[str, Loaded] | None) -> list[tuple[str, str, str]]:
     """Of one profile."""
-    found = [_loaded(source, name, there)]
+    found = [_loaded(source, name, there, facts["apparmor"]["loaded"])]
     if "//" in name:
         return found
     block = source.blocks().get(name)
@@ -104,7 +104,9 @@ def of_profile(source: Source, name: str, facts: Any, there: dict[str, Loaded] |
     return found
 
 
-def _loaded(source: Source, name: str, there: dict[str, Loaded] | None) -> tuple[str, str, str]:
+def _loaded(source: Source, name: str, there: dict[str, Loaded] | None, told: list[str] | None) -> tuple[str, str, str]:
+    if there is None and told is not None:  # of another host, by its facts
+        return NOTE, "loaded", "yes, and the facts do not tell with which content" if name in told else "no"
     if there is None:
         return UNKNOWN, "loaded", "cannot be known here: AppArmor is not on, or its policy is not shown"
     if name not in there:
