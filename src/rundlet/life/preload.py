@@ -82,8 +82,10 @@ class Preload:
         held = policy.lock()
         try:
             unload({one.name: one.hashes for one in self.new}, top, name)
-            lost = [name for name, text in self.before.items() if not text]
-            texts = [one for name, text in self.before.items() for one in policy.split(text)]
+            there, ours = policy.loaded(), {one.name: one.hashes for one in self.profiles}
+            before = {name: text for name, text in self.before.items() if name in there and there[name].same(ours[name]) is not False}
+            lost = [name for name, text in before.items() if not text]
+            texts = [one for text in before.values() for one in policy.split(text)]
             if texts:
                 policy.load(texts, True)
             if lost:
@@ -98,7 +100,25 @@ def prepare(options: "Options", config: "Config", bundle: str, facts: "Facts", h
 
     None where there is no AppArmor to load it into, which the decision about the label refuses. Raises BadSpec and Refused.
     """
-    annotations, profile = config["annotations"], config["process"]["apparmorProfile"]
+    profile = config["process"]["apparmorProfile"]
+    file, where, replace, remove = _asked(options, config["annotations"], bundle)
+    if not profile:
+        raise Refused(f"{where} names {file}, but no profile of it is asked for", "set process.apparmorProfile, or leave the file out")
+    if facts["apparmor"]["state"] != "on":
+        return None
+    profiles = policy.compiled(file)
+    names = [one.name for one in profiles]
+    if canonical(profile) not in names:
+        raise Refused(f'{file} holds {_named(names)}, not "{profile}" of process.apparmorProfile', "name the file that holds it")
+    made = Preload(file, profiles, replace, remove)
+    if here and differing(file, profiles, policy.loaded(), made.replace):
+        _permitted(file, facts)
+    facts["apparmor"]["loaded"] = sorted({*(facts["apparmor"]["loaded"] or ()), *names})
+    return made
+
+
+def _asked(options: "Options", annotations: "dict[str, str]", bundle: str) -> "tuple[str, str, bool, bool]":
+    """The file, where it is named, whether to replace, and whether to remove. Raises BadSpec and Refused."""
     for unknown in annotations:
         if unknown.startswith("org.rundlet.apparmor.") and unknown not in (FILE, ON_DELETE, REPLACE):
             raise BadSpec(f"/annotations/{unknown}", f"is none of {FILE}, {ON_DELETE} and {REPLACE}")
@@ -108,7 +128,6 @@ def prepare(options: "Options", config: "Config", bundle: str, facts: "Facts", h
         raise Refused("it is said how to load AppArmor profiles, but not from which file", f"give --apparmor-file, or annotate {FILE}")
     if not name or "\0" in name or "\n" in name:
         raise BadSpec(where, "it is the path of a file of AppArmor profiles")
-    file = name if name[:1] == "/" else f"{bundle}/{name}"
     on_delete = options.apparmor_on_delete or annotations.get(ON_DELETE, "keep")
     if on_delete not in ("keep", "remove"):
         whose = "--apparmor-on-delete" if options.apparmor_on_delete else f"/annotations/{ON_DELETE}"
@@ -116,19 +135,7 @@ def prepare(options: "Options", config: "Config", bundle: str, facts: "Facts", h
     replace = annotations.get(REPLACE, "false")
     if replace not in ("true", "false"):
         raise BadSpec(f"/annotations/{REPLACE}", f'it is true or false, not "{replace}"')
-    if not profile:
-        raise Refused(f"{where} names {file}, but no profile of it is asked for", "set process.apparmorProfile, or leave the file out")
-    if facts["apparmor"]["state"] != "on":
-        return None
-    profiles = policy.compiled(file)
-    names = [one.name for one in profiles]
-    if canonical(profile) not in names:
-        raise Refused(f'{file} holds {_named(names)}, not "{profile}" of process.apparmorProfile', "name the file that holds it")
-    made = Preload(file, profiles, options.apparmor_replace or replace == "true", on_delete == "remove")
-    if here and differing(file, profiles, policy.loaded(), made.replace):
-        _permitted(file, facts)
-    facts["apparmor"]["loaded"] = sorted({*(facts["apparmor"]["loaded"] or ()), *names})
-    return made
+    return name if name[:1] == "/" else f"{bundle}/{name}", where, options.apparmor_replace or replace == "true", on_delete == "remove"
 
 
 def differing(
