@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from rundlet.errors import Refused
 from rundlet.life import loaded as policy
 from tests import bundles
 from tests.bundles import FACTS, ROOT, Box, Done
@@ -211,3 +212,10 @@ def test_compiled_policy_is_taken_apart(tmp_path: Path) -> None:
     [alone] = policy.compiled(str(file))
     assert alone.hashes == again["sp ace (x)"]
     assert policy.split(b"") == policy.split(b"nonsense") == []
+
+
+def test_without_the_parser_nothing_can_be_told(box: Box, web: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy, "PATH", "/no/such")
+    with pytest.raises(Refused, match="there is no apparmor_parser, .*; install the package apparmor") as refused:
+        policy.compiled(str(web))
+    assert not isinstance(refused.value, policy.Malformed)

@@ -32,6 +32,10 @@ _NAMESPACE = rb"(?:\x04\x0a\x00namespace\x00\x05..([^\x00]+)\x00)?"
 _HEAD = re.compile(_VERSION + _NAMESPACE + rb"(?=\x04\x08\x00profile\x00\x07\x05..([^\x00]+)\x00)", re.DOTALL)
 
 
+class Malformed(Refused):
+    """The parser does not take it."""
+
+
 class Compiled:
     """One profile as the parser compiles it; `name` is canonical, `text` what the kernel takes for it alone."""
 
@@ -68,7 +72,8 @@ class Loaded:
 
 
 def parser(*words: str, given: bytes = b"") -> "tuple[bytes, str]":
-    """What apparmor_parser(8) prints with these words, `given` on its stdin, and its complaints. Raises Refused with the first of them."""
+    """What apparmor_parser(8) prints with these words, `given` on its stdin, and its complaints. Raises Malformed with the first of them,
+    and Refused where it cannot be run."""
     environment = {key: value for key, value in posix.environ.items() if key != b"PATH"} | {b"PATH": PATH.encode(), b"LC_ALL": b"C"}
     fd = posix.memfd_create("policy", posix.MFD_CLOEXEC)  # a file, which the parser reads whole
     try:
@@ -85,7 +90,7 @@ def parser(*words: str, given: bytes = b"") -> "tuple[bytes, str]":
         posix.close(fd)
     said = done.stderr.decode("utf-8", "replace")
     if done.returncode:
-        raise Refused(_complaint(said) or f"apparmor_parser failed with status {done.returncode}")
+        raise Malformed(_complaint(said) or f"apparmor_parser failed with status {done.returncode}")
     return done.stdout, said
 
 
@@ -101,7 +106,7 @@ def _complaint(said: str) -> str:
 def compiled(path: str) -> "list[Compiled]":
     """The profiles of a file, compiled for this kernel, or for the parser's own idea of one where there is no AppArmor.
 
-    Raises Refused when it cannot be read or does not parse.
+    Raises Malformed when it does not parse, Refused when it cannot be read.
     """
     try:
         posix.close(posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC))
@@ -109,12 +114,12 @@ def compiled(path: str) -> "list[Compiled]":
         raise Refused(f"cannot read {path}: {errorcode.get(e.errno or 0, str(e.errno))}", "name a file of AppArmor profiles") from None
     try:
         text, _ = parser("-Q", "-K", "-S", "-q", path)
-    except Refused as refused:
+    except Malformed as refused:
         why = refused.why.replace(f"{path} in profile {path} ", "").replace(f"{path} in {path} ", "")
-        raise Refused(f"{path}: {why.removeprefix('at ')}", refused.todo) from None
+        raise Malformed(f"{path}: {why.removeprefix('at ')}") from None
     found = split(text)
     if not found:
-        raise Refused(f"{path}: it holds no AppArmor profile", "name a file of AppArmor profiles")
+        raise Malformed(f"{path}: it holds no AppArmor profile", "name a file of AppArmor profiles")
     return found
 
 

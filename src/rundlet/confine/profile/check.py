@@ -9,7 +9,7 @@ from rundlet.confine.profile import peers
 from rundlet.confine.profile.rule import PeerRule, peer_rules, variables
 from rundlet.confine.profile.source import Source, find, loaded
 from rundlet.errors import Refused, Usage
-from rundlet.life.loaded import Loaded
+from rundlet.life.loaded import Loaded, Malformed
 from rundlet.options import Options
 from rundlet.plan.apparmor import decide
 from rundlet.plan.label import components, parse
@@ -30,7 +30,7 @@ def main(options: Options, words: list[str]) -> tuple[dict[str, Any], list[Any],
         try:
             source = find(word, there)
         except Refused as refused:
-            findings = [(BAD if refused.why.startswith(word + ":") else UNKNOWN, "parses", str(refused))]
+            findings = [(BAD if isinstance(refused, Malformed) else UNKNOWN, "parses", str(refused))]
             documents.append({"source": word, "profiles": [], "findings": _plain(findings)})
             lines += [word, findings]
             verdicts += [one[0] for one in findings]
