@@ -189,8 +189,13 @@ def state_of(pid: int) -> str:
 
 def sleeping() -> int | None:
     """The pid of a hook that sleeps."""
-    found = [pid for pid in Path("/proc").glob("[0-9]*") if (pid / "cmdline").read_bytes() == b"sleep\0001000\0"]
-    return int(found[0].name) if found else None
+    for pid in Path("/proc").glob("[0-9]*"):
+        try:
+            if (pid / "cmdline").read_bytes() == b"sleep\0001000\0":
+                return int(pid.name)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended
+    return None
 
 
 def wait(true: Callable[[], bool]) -> None:
