@@ -10,10 +10,10 @@ passes here at every start and wants none. `rundlet.aio` has for asyncio those t
 __version__ = "0.1.0"
 OCI_VERSION = "1.3.0"  # the newest runtime-spec whose every field is understood
 __all__ = (
-    "DEVNULL", "OCI_VERSION", "PIPE", "STDOUT", "BadSpec", "Bundle", "Completed", "Config", "Container", "Difference", "Document",
-    "Event", "Events", "Explanation", "Facts", "Fault", "Making", "Plan", "Process", "ProgramFailed", "Refused", "Report", "Spawning",
-    "State", "StepFailed", "Stream", "Terminal", "Unknown", "Usage", "WrongState", "aio", "config", "containers", "create", "exec",
-    "explain", "facts", "make_plan", "run", "verify",
+    "DEVNULL", "OCI_VERSION", "PIPE", "STDOUT", "BadSpec", "Bundle", "Completed", "Config", "Container", "Denial", "Difference",
+    "Document", "Event", "Events", "Explanation", "Facts", "Fault", "Making", "Plan", "Process", "ProgramFailed", "Refused", "Report",
+    "Spawning", "State", "StepFailed", "Stream", "Terminal", "Unknown", "Unreadable", "Usage", "WrongState", "aio", "config",
+    "containers", "create", "denials", "exec", "explain", "facts", "make_plan", "run", "verify",
 )
 
 TYPE_CHECKING = False
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rundlet.api import Completed as Completed
     from rundlet.api import Config as Config
     from rundlet.api import Container as Container
+    from rundlet.api import Denial as Denial
     from rundlet.api import Difference as Difference
     from rundlet.api import Document as Document
     from rundlet.api import Event as Event
@@ -46,11 +47,13 @@ if TYPE_CHECKING:
     from rundlet.api import Stream as Stream
     from rundlet.api import Terminal as Terminal
     from rundlet.api import Unknown as Unknown
+    from rundlet.api import Unreadable as Unreadable
     from rundlet.api import Usage as Usage
     from rundlet.api import WrongState as WrongState
     from rundlet.api import config as config
     from rundlet.api import containers as containers
     from rundlet.api import create as create
+    from rundlet.api import denials as denials
     from rundlet.api import exec as exec
     from rundlet.api import explain as explain
     from rundlet.api import facts as facts

@@ -11,11 +11,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
+from rundlet.api import checking
 from rundlet.api import operations as ops
 from rundlet.api.asked import Bundle, Making, Path, Read, Spawning
 from rundlet.api.awaiting import Opening, awaited, carry
 from rundlet.api.base import BaseContainer, BaseProcess, new
-from rundlet.api.checking import Report, verifying
+from rundlet.api.checking import Denial, Report, verifying
 from rundlet.api.happening import BaseEvents, Event
 from rundlet.api.results import Completed
 from rundlet.api.streams import Master, Pipe
@@ -155,4 +156,9 @@ async def verify(
     return await carry(verifying(target, root=root, config=config))
 
 
-__all__ = ["Container", "Events", "Process", "Stream", "Terminal", "create", "exec", "run", "verify"]
+async def denials(container: str | Container | None = None, *, since: float | None = None, root: Path | None = None) -> list[Denial]:
+    """As rundlet.denials."""
+    return await carry(checking.denials(container, since, root))
+
+
+__all__ = ["Container", "Events", "Process", "Stream", "Terminal", "create", "denials", "exec", "run", "verify"]

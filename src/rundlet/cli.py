@@ -71,8 +71,8 @@ def main(argv: list[str]) -> int:
         return status
     except Fault as fault:
         log.error(str(fault))
-        if options.verb in STARTING and not isinstance(fault, BadSpec | Usage | WrongState):
-            _why(fault)
+        for line in denied(options.verb, fault):
+            log.to_stderr(line)
         return FAILED.get(options.verb, fault.status)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -85,11 +85,13 @@ def main(argv: list[str]) -> int:
         return FAILED.get(options.verb, 1)
 
 
-def _why(fault: Fault) -> None:
-    """At most two more lines on stderr, where the kernel has denied something to the processes that the command started.
+def denied(verb: str, fault: Fault) -> list[str]:
+    """At most two more lines about a command that failed, where the kernel has denied something to the processes that it started.
 
-    To stderr alone: in the log the error is all that engines expect. And if that fails, the error has been told already.
+    For stderr alone: in the log the error is all that engines expect. And if that fails, the error has been told already.
     """
+    if verb not in STARTING or isinstance(fault, BadSpec | Usage | WrongState):
+        return []
     try:
         from rundlet.life import kernellog
 
@@ -97,10 +99,10 @@ def _why(fault: Fault) -> None:
         if lines:
             from rundlet.confine.denials import lately
 
-            for line in lately.two(lines):
-                log.to_stderr(line)
+            return lately.two(lines)
     except (Exception, KeyboardInterrupt):
         pass
+    return []
 
 
 def _take_time() -> None:

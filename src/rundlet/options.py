@@ -194,7 +194,7 @@ class Options:
     html: str | None = None
     # not of the command line: how the executor is started that becomes the process, where that is not for the command itself to do
     spawn: "Callable[[dict[str, int], int], Executor] | None" = None
-    answer: "dict[str, object] | None" = None  # what came of it, where that is not printed
+    answer: "object" = None  # what came of it, where that is not printed
 
     def __init__(self) -> None:
         self.args: list[str] = []  # the words after the ID: the signal, the command, the bundle

@@ -15,6 +15,7 @@ import sys
 from _socket import socket
 
 from rundlet import jsontext, log
+from rundlet.cli import denied
 from rundlet.errors import Fault
 from rundlet.executor import given
 from rundlet.life import process, store
@@ -82,6 +83,7 @@ def carry_out(request: "dict[str, Any]", count: int) -> "dict[str, Any]":
         process.uninterruptible()
     except Fault as fault:
         report["fault"] = written(fault)
+        report["denied"] = denied(options.verb, fault)
     except KeyboardInterrupt:
         report["interrupted"] = True
     except Exception as bug:

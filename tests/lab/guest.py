@@ -15,7 +15,23 @@ from pathlib import Path
 from typing import Any
 
 from rundlet import host
-from tests.lab.cases import ATTACHED, DEEDS, EVERYTHING, HOMES, MUTE, OFF, REAL, REMOVABLE, TABLE, TRAPS, Attempt, Own, of_case, own
+from tests.lab.cases import (
+    ATTACHED,
+    DEEDS,
+    EVERYTHING,
+    GUARDED,
+    HOMES,
+    MUTE,
+    OFF,
+    REAL,
+    REMOVABLE,
+    TABLE,
+    TRAPS,
+    Attempt,
+    Own,
+    of_case,
+    own,
+)
 from tests.lab.task import Library, become, oracle
 from tests.rulebook import BOX_POLICY, NAMESPACE
 
@@ -172,7 +188,7 @@ class Lab:
         """A program of Python that uses the library; what it saw."""
         bundle = AREA / "bundles/program"
         bundle.mkdir(parents=True)
-        asked = config(Attempt("program", "run", own, "web", True))
+        asked = config(Attempt("program", "run", own, "sealed", True))
         asked["process"]["args"] = ["sleep", "1000"]
         (bundle / "config.json").write_text(json.dumps(asked))
         words = [sys.executable, "-B", "-m", "tests.lab.program", str(bundle), str(AREA / "program")]
@@ -247,7 +263,7 @@ def main(words: list[str]) -> None:
         tell(attempt.name, lab.attempt(attempt))
     for name, words in DEEDS.items():
         tell(f"deed: {name}", lab.deed(words))
-    tell("in a program", lab.program(Own("rt")))
+    tell("in a program", lab.program(GUARDED))
     tell("not attached", lab.attempt(Attempt("not attached", "run", ATTACHED)))
 
 

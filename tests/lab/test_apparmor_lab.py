@@ -266,10 +266,10 @@ def test_a_program_that_is_confined_itself(seen: Results) -> None:
     found = seen["in a program"]
     assert (found["status"], found["err"]) == (0, ""), found
     saw = found["saw"]
-    assert saw["own"] == "rt (enforce)"
-    assert set(saw["due"].split("//&")) == {"rt", "web"}
+    assert saw["own"] == "guarded (enforce)"
+    assert set(saw["due"].split("//&")) == {"guarded", "sealed"}
     for label in (saw["first"], saw["second"]):
-        assert (set(label.removesuffix(" (enforce)").split("//&")), label[-10:]) == ({"rt", "web"}, " (enforce)")
+        assert (set(label.removesuffix(" (enforce)").split("//&")), label[-10:]) == ({"guarded", "sealed"}, " (enforce)")
     assert (saw["status"], saw["cancelled"], saw["children"], saw["left"]) == ("holds", [True, True], True, [])
 
 

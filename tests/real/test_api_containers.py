@@ -1,5 +1,6 @@
 """The library with real containers: their ways from create to delete, what is passed to them, faults, and that nothing is left behind."""
 
+import json
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -616,3 +618,17 @@ def test_cgroups_by_nobody(box: Box) -> None:
         container.start()
         assert container.pids() == [container.pid]
         assert not CGROUPS["mounts"] or box.cgroups() == []
+
+
+def test_what_was_denied_is_what_the_command_tells(box: Box, running: rundlet.Container) -> None:
+    done = box.call_apart("denials", "--json", box.id)
+    told = json.loads(done.out)
+    if "unreadable" in told:
+        with pytest.raises(rundlet.Unreadable) as caught:
+            rundlet.denials(running)
+        assert str(caught.value).split(";")[0] == told["unreadable"].split(";")[0]
+        assert caught.value.status == 2
+    else:
+        assert [json.loads(json.dumps(asdict(one))) for one in rundlet.denials(running)] == told["denials"]
+    with pytest.raises(rundlet.WrongState, match="does not exist"):
+        rundlet.denials("nobody", root=box.root)

@@ -57,7 +57,7 @@ def test_what_both_kinds_of_programs_have_is_the_same() -> None:
     from rundlet import aio
     from rundlet.api import sync
 
-    assert aio.__all__ == [*sync.__all__, "verify"]
+    assert aio.__all__ == sync.__all__
     for kind in ("Container", "Events", "Process", "Stream", "Terminal"):
         ours, theirs = ({name for name in dir(getattr(module, kind)) if name[0] != "_"} for module in (sync, aio))
         assert ours == theirs
@@ -474,7 +474,7 @@ def public(kind: type) -> set[str]:
 def test_every_public_name_is_documented() -> None:
     named = words()
     assert sorted(set(rundlet.__all__) - named) == []
-    for kind in (rundlet.Container, rundlet.Process, rundlet.Stream, rundlet.Terminal, rundlet.Completed, rundlet.Explanation, rundlet.Events, rundlet.Report, rundlet.Difference, rundlet.Unknown):
+    for kind in (rundlet.Container, rundlet.Process, rundlet.Stream, rundlet.Terminal, rundlet.Completed, rundlet.Explanation, rundlet.Events, rundlet.Report, rundlet.Difference, rundlet.Unknown, rundlet.Denial):
         assert sorted((public(kind) | set(getattr(kind, "__annotations__", ()))) - named) == [], kind
     for form in (rundlet.Making, rundlet.Spawning, rundlet.State, rundlet.Event):
         assert sorted(set(form.__annotations__) - named) == [], form

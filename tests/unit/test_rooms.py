@@ -35,7 +35,7 @@ MAY: dict[str, set[str]] = {
     "codec": set(),
     "startup": set(),
     "cli": {"options", "log", "errors", "cliref", "", "life.kernellog", "confine.denials"},  # the last two once a command has failed
-    "worker": {"options", "log", "errors", "jsontext", "executor", "life"},
+    "worker": {"cli", "options", "log", "errors", "jsontext", "executor", "life"},
     "cliref": {"options", "helptexts", "errors", ""},
     "host": {"plan.label", "cgroup.layout", "jsontext", *LEAVES},  # a label is text, and read in one place
     "spec": {"jsontext", *LEAVES},

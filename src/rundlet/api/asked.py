@@ -28,6 +28,9 @@ class Making(TypedDict, total=False):
     cgroup_manager: CgroupManager
     no_pivot: bool
     no_new_keyring: bool
+    apparmor_file: Path | None  # a profile to be loaded first; a relative path is below the bundle
+    apparmor_replace: bool  # load it even over one of that name with another content
+    apparmor_on_delete: Literal["keep", "remove"]  # what becomes of it when the container is deleted
     timeout: float | None  # seconds
 
 

@@ -1,15 +1,23 @@
-"""Whether what runs is what was asked for: rundlet.verify, on the spot, and for those that may not be held up in a process of its own."""
+"""What is looked at afterwards: whether what runs is what was asked for, and what the kernel has denied.
+
+The logs are read in a process of its own, since other programs may have to be asked; and so is the rest for those that may not be held up.
+"""
 
 import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from rundlet.api.asked import Path
 from rundlet.api.base import BaseContainer, top
 from rundlet.api.operation import Operation
 from rundlet.api.work import command
+from rundlet.confine.denials import Denial as Denial
+from rundlet.confine.denials import read as reading
+from rundlet.confine.denials.reading import counted
 from rundlet.confine.verify import Difference, Target, Unknown, check
 from rundlet.confine.verify import Report as Report
 from rundlet.errors import Usage
@@ -56,9 +64,31 @@ def verifying(
     return read(report.answer)
 
 
+def denials(container: str | BaseContainer | None, since: float | None, root: Path | None) -> Operation[list[Denial]]:
+    """As rundlet.denials."""
+    if isinstance(container, BaseContainer):
+        held: BaseContainer | None = container
+    else:
+        held = None if container is None else BaseContainer(container, root=root)
+    if held and since is None:
+        since = datetime.fromisoformat(held.record()["created"]).timestamp() - 1
+    words = [json.dumps(since), top(held.root if held else root), held.id if held else ""]
+    report = yield from command({"verb": "denials", "id": "", "args": words}, None, __name__)
+    return [_denial(one) for one in report.answer]
+
+
+def _denial(raw: dict[str, Any]) -> Denial:
+    """What asdict has written."""
+    return Denial(**raw | {name: tuple(raw[name]) for name in ("widens", "maybe")})
+
+
 def main(options: Options) -> int:
     """What the worker does."""
-    options.answer = check(_target(*options.args)).as_json()
+    if options.verb == "verify":
+        options.answer = check(_target(*options.args)).as_json()
+    else:
+        since, folder, container = options.args
+        options.answer = [asdict(one) for one in counted(list(reading(json.loads(since), folder, container or None)))]
     return 0
 
 

@@ -23,8 +23,12 @@ def make(container: BaseContainer, read: Read, verb: str, how: Making) -> Operat
     options: dict[str, Any] = {
         "verb": verb, "root": container.root, "id": container.id, "bundle": read.folder, "detach": True,
         "cgroup_manager": how.get("cgroup_manager", "cgroupfs"), "no_pivot": how.get("no_pivot", False),
-        "no_new_keyring": how.get("no_new_keyring", False),
+        "no_new_keyring": how.get("no_new_keyring", False), "apparmor_replace": how.get("apparmor_replace", False),
     }
+    if (profile := how.get("apparmor_file")) is not None:
+        options["apparmor_file"] = os.fspath(profile)
+    if "apparmor_on_delete" in how:
+        options["apparmor_on_delete"] = how["apparmor_on_delete"]
     stdio = _stdio(read.terminal, how)
     yield from within(how.get("timeout"), _hold(container, options, stdio, {"config": read.text}, read.terminal))
 

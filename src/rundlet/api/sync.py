@@ -4,9 +4,12 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
+from rundlet.api import checking
 from rundlet.api import operations as ops
-from rundlet.api.asked import Bundle, Making, Read, Spawning
+from rundlet.api.asked import Bundle, Making, Path, Read, Spawning
 from rundlet.api.base import BaseContainer, BaseProcess, new
+from rundlet.api.checking import Denial
+from rundlet.api.checking import verify as verify
 from rundlet.api.happening import BaseEvents, Event
 from rundlet.api.operation import blocking, carry
 from rundlet.api.results import Completed
@@ -151,4 +154,13 @@ def exec(
     return held.exec(args, input=input, capture=capture, **how)
 
 
-__all__ = ["Container", "Events", "Process", "Stream", "Terminal", "create", "exec", "run"]
+def denials(container: str | Container | None = None, *, since: float | None = None, root: Path | None = None) -> list[Denial]:
+    """What the kernel has denied, oldest first, what is repeated once: to a container, or the id of one in `root`; None: to anything.
+
+    `since` is in seconds since the epoch; None: since the container was made, or since the boot. Raises Fault where no log can be read
+    that would have it, WrongState where there is no such container.
+    """
+    return carry(checking.denials(container, since, root))
+
+
+__all__ = ["Container", "Events", "Process", "Stream", "Terminal", "create", "denials", "exec", "run", "verify"]

@@ -14,7 +14,6 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 from threading import Lock
 from typing import Any
 
-from rundlet import errors
 from rundlet.api.operation import Operation, Wait, calmly, carry
 from rundlet.api.streams import aside
 from rundlet.errors import Fault
@@ -89,7 +88,10 @@ class Report:
         """Raises the Fault with which the command failed."""
         raw = self._raw
         if "fault" in raw:
-            raise read(raw["fault"])
+            fault = read(raw["fault"])
+            for line in raw.get("denied", ()):
+                fault.add_note(line)
+            raise fault
         if "bug" in raw:
             bug = Fault(f"internal error: {raw['bug']}")
             if "trace" in raw:
@@ -101,11 +103,18 @@ class Report:
 
 def read(written: dict[str, Any]) -> Fault:
     """The fault that worker.written() wrote."""
-    kind: type[Fault] = getattr(errors, written["kind"], Fault)
+    kind = _kind(Fault, written["kind"]) or Fault
     fault = kind.__new__(kind, written["known"]["message"])  # its arguments are those of Exception, whatever the kind wants
     vars(fault).update(written["known"])
     fault.status = written["status"]
     return fault
+
+
+def _kind(base: type[Fault], name: str) -> type[Fault] | None:
+    """The kind of fault of that name, among `base` and what is derived from it."""
+    if base.__name__ == name:
+        return base
+    return next((found for kind in base.__subclasses__() if (found := _kind(kind, name))), None)
 
 
 class Work:

@@ -59,6 +59,7 @@ def take(given: Given, control: socket, pass_fds: "dict[str, int]") -> client.Ex
     """
     first = given.number + 1  # the next ones are the lowest that are free
     executor = client.Executor(given.pid, control, {"control": given.number, **{name: first + n for n, name in enumerate(pass_fds)}})
+    client.PIDS.append(given.pid)
     alone = client.close_others(given.number, [given.number])
     client.make_ready(executor, ["rundlet", str(given.number)], given.sealed, alone)
     if pass_fds:
