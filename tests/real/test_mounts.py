@@ -622,3 +622,34 @@ def test_systemds_hierarchy_of_v1_alone(box: Box, namespace: bool) -> None:
     assert sorted(mounts) == ["/sys/fs/cgroup", "/sys/fs/cgroup/systemd"]
     assert " - cgroup " in mounts["/sys/fs/cgroup/systemd"] and "name=systemd" in mounts["/sys/fs/cgroup/systemd"]
     assert mounts["/sys/fs/cgroup"].split()[5].startswith("ro,")
+
+
+@pytest.mark.parametrize("user", [False, True])
+def test_a_source_that_an_earlier_mount_has_made(box: Box, user: bool) -> None:
+    """The root filesystem's path on the host leads to what is mounted in there by then, and means the root as a destination, too."""
+    (box.folder / "dir/sub").mkdir(parents=True)
+    (box.folder / "dir/sub/file").write_text("file")
+    if user:
+        user_namespace(box.config)
+        os.chown(box.rootfs, 100000, 100000)
+    box.mount("/mnt", str(box.folder / "dir"), "rbind")
+    box.mount("/again", f"{box.rootfs}/mnt/sub", "rbind", "ro")
+    box.mount(f"{box.rootfs}/one", f"{box.rootfs}/mnt/sub/file", "bind")
+    box.mount("/new", "tmpfs", kind="tmpfs")
+    box.mount("/shown", f"{box.rootfs}/new", "bind")
+    script = "cat /again/file /one; touch /again/x 2>&1; echo new > /new/file; cat /shown/file; grep -c ' /shown ' /proc/self/mountinfo; ls -d /tmp*"
+    assert box.says(script) == "filefiletouch: /again/x: Read-only file system\nnew\n1\n/tmp\n"
+    assert sorted(path.name for path in box.rootfs.iterdir() if path.name in ("mnt", "again", "one", "new", "shown")) == [
+        "again", "mnt", "new", "one", "shown",
+    ]  # fmt: skip
+    assert not list((box.rootfs / "again").iterdir())
+
+
+def test_a_source_in_the_root_that_nothing_covers_is_the_hosts(box: Box) -> None:
+    (box.rootfs / "data").mkdir()
+    (box.rootfs / "data/file").write_text("file")
+    box.mount("/data/again", f"{box.rootfs}/data", "bind")
+    assert box.says("cat /data/again/file; ls /data/again") == "fileagain\nfile\n"
+    box.mount("/x", f"{box.rootfs}/nothing", "bind")
+    done = box.run()
+    assert done.status == 1 and "/source: " in done.err and "no such file or directory" in done.err

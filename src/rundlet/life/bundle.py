@@ -62,9 +62,10 @@ def look(found: Bundle, config: "Config", path: str) -> None:
     for i, mount in enumerate(config["mounts"]):
         options = mount["options"]
         if is_bind(mount) and "remount" not in options:
-            _source(found, i, mount, path)
+            _source(found, config, i, path)
         follow = mount["type"] not in ORDINARY and "dest-nofollow" not in options and i not in found.links
-        resolved = resolve(found.rootfs, mount["destination"], follow)
+        # a destination that begins with the path of the root is meant to be in the root: as with runc
+        resolved = resolve(found.rootfs, _inner(found, mount["destination"]) or mount["destination"], follow)
         if mount["type"] in ORDINARY and resolved != "/":
             _ordinary(found.rootfs + resolved, mount, i)
         if resolved != mount["destination"]:
@@ -75,13 +76,28 @@ def look(found: Bundle, config: "Config", path: str) -> None:
                 found.modes[i] = mode
 
 
-def _source(found: Bundle, i: int, mount: "Mount", path: str) -> None:
-    """Looks at the source of a bind mount."""
+def _inner(found: Bundle, path: str) -> str:
+    """What a path of the host that leads into the root filesystem is in there; "" for another."""
+    return path[len(found.rootfs) :] if path.startswith(found.rootfs + "/") else ""
+
+
+def _source(found: Bundle, config: "Config", i: int, path: str) -> None:
+    """Looks at the source of a bind mount. One in the root filesystem, where an earlier mount covers it, is what is mounted there."""
+    mount = config["mounts"][i]
     options = mount["options"]
     if not mount["source"]:
         raise BadSpec(f"/mounts/{i}/source", "missing: a bind mount needs one")
     source = mount["source"] if mount["source"][:1] == "/" else f"{path}/{mount['source']}"
     alone = "copy-symlink" in options or "src-nofollow" in options
+    inner = _inner(found, source)
+    if inner and not alone:
+        place, covered = _place(found, config, i, inner)
+        if covered:
+            found.inside[i] = inner
+            if place is None:
+                found.sources[i] = source, True  # in a new filesystem there will be what other mounts need, a directory
+                return
+            source = place
     try:
         mode = (posix.lstat if alone else posix.stat)(source).st_mode & 0o170000
         if "copy-symlink" in options:
@@ -109,17 +125,24 @@ def _ordinary(place: str, mount: "Mount", i: int) -> None:
 
 def _mode(found: Bundle, config: "Config", i: int, path: str) -> "int | None":
     """The mode of the directory that a tmpfs is to cover, as it will be there then: the image's, or that of an earlier mount."""
-    place = found.rootfs + path
+    place = _place(found, config, i, path)[0]
+    try:
+        return None if place is None else posix.stat(place).st_mode & 0o7777
+    except OSError:
+        return None
+
+
+def _place(found: Bundle, config: "Config", i: int, path: str) -> "tuple[str | None, bool]":
+    """Where on the host is what the container has at `path` once the mounts before `i` are made, and whether one of them covers it. None
+    for the host's part where that is in a new filesystem, with nothing in it."""
+    place: "str | None" = found.rootfs + path
+    covered = False
     for j in range(i):
         over = found.targets.get(j, config["mounts"][j]["destination"]).rstrip("/")
         if (path + "/").startswith(over + "/"):
-            if j not in found.sources or j in found.links:
-                return None  # a new filesystem, with nothing in it
-            place = found.sources[j][0] + path[len(over) :]
-    try:
-        return posix.stat(place).st_mode & 0o7777
-    except OSError:
-        return None
+            covered = True
+            place = None if j not in found.sources or j in found.links else found.sources[j][0] + path[len(over) :]
+    return place, covered
 
 
 def _devices(config: "Config") -> "tuple[tuple[Device, str], ...]":

@@ -172,9 +172,10 @@ class Mounting:
             self.placed.append(links.copy(mount, bundle.links[i], path))
         elif bound:
             where, directory = bundle.sources[i]
-            self.sources.append(source(i, mount, options, where, self.base, self.privileged))
+            held = self.placed if i in bundle.inside else self.sources
+            held.append(source(i, mount, options, where, self.base, self.privileged, bundle.inside.get(i, "")))
             if users:
-                self.sources.append(idmap.step(i, users, options, where, bundle.filesystems.get(i, "")))
+                held.append(idmap.step(i, users, options, where, bundle.filesystems.get(i, "")))
             self.placed.append(bind(i, mount, options, directory, path))
         elif options.remount:
             self.placed.append(remount(mount, options, path))
@@ -300,8 +301,9 @@ def attributes(tree: str, set_: int = 0, clear: int = 0, propagation: int = 0, d
     return Call("mount_setattr", Slot(tree), "", flags, k.mount_attr(set_, clear, propagation), 32)
 
 
-def source(index: int, mount: "Mount", options: Options, path: str, base: int, privileged: bool = True) -> Step:
-    """Takes hold of a bind mount's source on the host, with all its flags: slot `bind<index>`. Runs outside the container.
+def source(index: int, mount: "Mount", options: Options, path: str, base: int, privileged: bool = True, inner: str = "") -> Step:
+    """Takes hold of a bind mount's source on the host, with all its flags: slot `bind<index>`. Runs outside the container; or inside, for
+    what is mounted in the root filesystem already, at `inner`.
 
     A clone is a peer of the host's mount, so before anything else it gets the propagation `base` (MS_PRIVATE unless the root
     filesystem was asked to be something else): what is then mounted below it stays where it is mounted.
@@ -310,6 +312,10 @@ def source(index: int, mount: "Mount", options: Options, path: str, base: int, p
     deep = options.recursive
     how = k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC | (k.AT_RECURSIVE if deep else 0) | (k.AT_SYMLINK_NOFOLLOW if options.src_nofollow else 0)
     calls = [Call("open_tree", k.AT_FDCWD, path, how, into=tree)]
+    if inner:
+        opened = Slot("from")
+        calls = [find("root", inner, "from"), Call("open_tree", opened, "", how | k.AT_EMPTY_PATH, into=tree), Call("close", opened)]
+        path = f"the container's {inner}"
     if deep:
         calls.append(attributes(tree, 0, 0, options.propagation if options.deep else base, True))
     calls.append(attributes(tree, options.set, options.clear, options.propagation or base))

@@ -326,10 +326,11 @@ class Bundle(Value):
     destinations that symlinks of the image lead elsewhere, resolved inside the root, by the mount's index too; `devices` are the network
     devices to be moved, each with its name in the container. Seldom needed: `links`, what the links say that are copied (copy-symlink),
     `modes` of the directories that a tmpfs covers, `filesystems` of the sources whose ids are mapped, and `covers`, where the host has
-    a proc or sysfs, the last one first, which --no-pivot would leave within reach.
+    a proc or sysfs, the last one first, which --no-pivot would leave within reach; `inside`, the sources that are in the root filesystem,
+    below an earlier mount.
     """
 
-    __slots__ = ("rootfs", "sources", "targets", "devices", "links", "modes", "filesystems", "covers")
+    __slots__ = ("rootfs", "sources", "targets", "devices", "links", "modes", "filesystems", "covers", "inside")
 
     def __init__(
         self, rootfs: str, sources: "dict[int, tuple[str, bool]]", targets: "dict[int, str]",
@@ -343,11 +344,12 @@ class Bundle(Value):
         self.modes: "dict[int, int]" = {}
         self.filesystems: "dict[int, str]" = {}
         self.covers: "tuple[str, ...]" = ()
+        self.inside: "dict[int, str]" = {}
 
     def fields(self) -> "tuple[object, ...]":
         """Hashable, as every value is."""
         tables: "tuple[dict[int, object], ...]"
-        tables = (self.sources, self.targets, self.links, self.modes, self.filesystems)  # type: ignore[assignment]
+        tables = (self.sources, self.targets, self.links, self.modes, self.filesystems, self.inside)  # type: ignore[assignment]
         return (self.rootfs, self.devices, self.covers, *(tuple(table.items()) for table in tables))
 
 
