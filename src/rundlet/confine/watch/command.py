@@ -10,6 +10,7 @@ from functools import partial
 
 from rundlet import log
 from rundlet.confine.watch import address, lines
+from rundlet.confine.watch.denied import Denials
 from rundlet.confine.watch.look import look, names
 from rundlet.confine.watch.metrics import Metrics
 from rundlet.confine.watch.server import Server
@@ -68,7 +69,7 @@ async def watch(root: str, interval: float, at: address.Address | None, allowed:
 
     table = Table()
     metrics = Metrics(table)
-    watcher = Watcher(table, partial(look, root), partial(names, root), tell, metrics.looked, interval)
+    watcher = Watcher(table, partial(look, root), partial(names, root), tell, metrics.looked, interval, Denials(root))
     server = Server(table, metrics, allowed, interval)
     ended = asyncio.Event()
     for signo in (signal.SIGINT, signal.SIGTERM):
