@@ -56,7 +56,7 @@ def watch(confined: Box) -> Iterator[Watching]:
     try:
         found = made.verdict(confined.id, "holds")
         assert found["label"] == {"profile": "watched", "mode": "enforce"}
-        assert f'rundlet_container_label_info{{container="{confined.id}",profile="watched",mode="enforce"}}' in made.metrics()
+        assert f'rundlet_container_label_info{{container="{confined.id}",mode="enforce",profile="watched"}}' in made.metrics()
         yield made
     finally:
         assert made.end() == 0
@@ -87,7 +87,7 @@ class TestAppArmor:
     def test_a_profile_that_only_complains(self, confined: Box, watch: Watching) -> None:
         load(flags="flags=(complain)")
         assert "apparmor.mode" in fields(watch.verdict(confined.id, "differs"))
-        assert f'rundlet_container_label_info{{container="{confined.id}",profile="watched",mode="complain"}}' in watch.metrics()
+        assert f'rundlet_container_label_info{{container="{confined.id}",mode="complain",profile="watched"}}' in watch.metrics()
         load()
         watch.verdict(confined.id, "holds")
 
