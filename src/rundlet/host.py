@@ -6,11 +6,10 @@ writes, and the executor makes sure of its own procfs before it does.
 """
 
 import posix
-from errno import EACCES, EINVAL, ENOENT, ENOTDIR, EPERM, errorcode
 
 from rundlet.cgroup import layout
 from rundlet.errors import Refused
-from rundlet.kernel import CAPABILITIES
+from rundlet.kernel import CAPABILITIES, EACCES, EINVAL, ENOENT, ENOTDIR, EPERM
 from rundlet.plan.label import canonical, components, parse, split_namespace
 
 TYPE_CHECKING = False
@@ -184,6 +183,8 @@ def user_namespace() -> bool:
 
 
 def _errno(error: OSError) -> str:
+    from errno import errorcode
+
     return errorcode.get(error.errno or 0, f"errno {error.errno}")
 
 

@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+from hashlib import blake2b
 from importlib.util import MAGIC_NUMBER, find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,8 @@ LEFT_OUT = (  # not on a container's way
 UNIT = "rundlet-watch.service"
 SELDOM = PACKAGE / "seldom.txt"  # functions that no plain start calls, "module:name"
 VERBS = tuple(f"rundlet.life.{verb}" for verb in ("create", "start", "run", "exec", "state", "kill", "delete"))
+KEEPING = ("rundlet.life.create", "rundlet.life.run")  # where a plan may have been kept, which is made by
+PLANNING = ("rundlet.plan.", "rundlet.spec", "rundlet.seccomp.", "rundlet.executor.program", "rundlet.life.planning")
 HEAD = 12 << 10  # bytes of room for the head
 PIECE = 96 << 10
 IN_FILES = ("_json",)  # of the standard library, written in C, and built in or not as whoever built Python decided
@@ -176,12 +179,15 @@ def bundle() -> bytes:
         late = (tuple(node.name for node in left_out), pieces.add(compiled(list(left_out), file))) if left_out else None
         ready[name] = entry(name, file, compiled([node for node in body if node not in left_out], file), late)
     starts: dict[str, tuple[Where, ...]] = {}
-    first = [*order("rundlet.cli", trees, [], []), "rundlet.cli"]
-    for name in ("rundlet.cli", *VERBS):
+    first = [*order("rundlet.cli", trees, [], []), "rundlet.cli", "rundlet.life"]  # the package that most verbs are in
+    for name in ("rundlet.cli", *VERBS, "rundlet.life.planning"):  # the last one where nothing is kept
         names = first if name == "rundlet.cli" else [one for one in [*order(name, trees, [], []), name] if one not in first]
-        known = [source(place) for one in names if (place := (files | libraries)[one])]
+        made_by = [one for one in files if one.startswith(PLANNING)] if name in KEEPING else []
+        known = [source(place) for one in dict.fromkeys(names + made_by) if (place := (files | libraries)[one])]
         starts[name] = (pieces.add(tuple(known)), *(pieces.add(part) for part in parts([ready[one] for one in names])))
-    call = ast.parse(f"begin(fd, {len(MAGIC_NUMBER) + HEAD}, {starts}, {pieces.add(index)})", "rundlet").body
+    where = pieces.add(index)
+    digest = blake2b(b"".join(pieces.texts), digest_size=16).digest()
+    call = ast.parse(f"begin(fd, {len(MAGIC_NUMBER) + HEAD}, {starts}, {where}, {digest!r})", "rundlet").body
     head = marshal.dumps(compiled([*trees["rundlet.startup"].body, *call], files["rundlet.startup"]))
     assert len(head) <= HEAD
     return b"".join([MAGIC_NUMBER, head.ljust(HEAD, b"\0"), *pieces.texts])

@@ -45,6 +45,14 @@ def loads(text: bytes, name: str) -> object:
     return value
 
 
+def is_odd(text: bytes) -> bool:
+    """Whether a JSON text may hold a NUL or half a surrogate pair: they need an escape, since JSON bars the one raw, UTF-8 the other."""
+    if b"\\u" not in text:
+        return False
+    lower = text.lower()
+    return b"\\u0000" in lower or b"\\ud" in lower
+
+
 def dumps(value: object, indent: int = 0) -> str:
     """The JSON text of a value of dicts with string keys, lists, tuples, strings, numbers, booleans and None.
 

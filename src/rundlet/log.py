@@ -19,6 +19,7 @@ KINDS = ("file", "journald", "syslog")
 PRIORITY = {"error": 3, "warning": 4, "debug": 7}  # syslog(3)
 debugging = False  # whether debug() says anything
 told: "Callable[[str], None] | None" = None  # where warnings go instead, in a process that is not the command's own
+warned = False  # whether there was a warning, said or not
 _warns = True
 _file: str | None = None
 _json = False
@@ -48,6 +49,8 @@ def warning(text: str, loud: bool = False) -> None:
 
     Without a log it is for people: said to a terminal, and elsewhere only where it is `loud`, since engines read stderr of some commands.
     """
+    global warned
+    warned = True
     if told:
         told(text)
         return

@@ -3,7 +3,7 @@
     bundle   magic number of the bytecode (4) | head (12 KiB) | pieces …        head and pieces are marshal's
     head     this module's own code, with a call of begin() at its end, which has starts and where the index is
     starts   name of a module that a start begins with → where the pieces are that have it and, in order, all modules it needs; the first
-             of them has their sources
+             of them has their sources, and of create and run those of what a plan that was kept (life/kept.py) was made by
     index    name of a module → the same of one that is imported later: source, module
     source   its path, size and time in ns, of the module where it is not built in
     module   name, its parent's, own name in it, its file, folder of a package or "", code, late
@@ -40,12 +40,14 @@ if TYPE_CHECKING:
 class Bundle:
     """A finder and loader as importlib wants them."""
 
-    def __init__(self, fd: int, base: int, starts: "dict[str, tuple[Where, ...]]", index: "Where") -> None:
+    def __init__(self, fd: int, base: int, starts: "dict[str, tuple[Where, ...]]", index: "Where", digest: bytes) -> None:
         self.fd = fd
         self.base = base  # where the first piece is
         self.starts = starts
         self.where = index
+        self.digest = digest
         self.index: "dict[str, tuple[Source, Entry]]" = {}
+        self.identity = b""  # a digest of the bundle, once it is known that nothing that life/kept.py keeps is of another source
 
     def read(self, where: "Where") -> "Any":
         """What a piece holds."""
@@ -59,6 +61,8 @@ class Bundle:
         for source in self.read(first):
             if changed(source):
                 return
+        if start in ("rundlet.life.create", "rundlet.life.run"):
+            self.identity = self.digest
         # the import statement asks each module's spec whether the module is being made: one for all will do
         spec = ModuleSpec(start, self)  # type: ignore[arg-type]  # it need not be one of theirs
         spec._initializing = False  # type: ignore[attr-defined]
@@ -101,7 +105,10 @@ class Bundle:
         if name in self.starts:
             self.start(name)
             if name in sys.modules:
-                return ModuleSpec(name, self, loader_state=sys.modules[name])  # type: ignore[arg-type]
+                module = sys.modules[name]
+                # of a module that has come to be there meanwhile importlib takes the spec that it has
+                module.__spec__ = spec = ModuleSpec(name, self, loader_state=module)  # type: ignore[arg-type]
+                return spec
         self.index = self.index or self.read(self.where)
         source, entry = self.index.get(name, (None, None))
         if source is None or entry is None or changed(source):
@@ -149,12 +156,12 @@ def changed(source: "Source") -> bool:
     return now.st_size != source[1] or now.st_mtime_ns != source[2]
 
 
-def begin(fd: int, base: int, starts: "dict[str, tuple[Where, ...]]", index: "Where") -> None:
+def begin(fd: int, base: int, starts: "dict[str, tuple[Where, ...]]", index: "Where", digest: bytes) -> None:
     """What the command does first: the arguments are those of a Bundle. Raises OSError where there cannot be one."""
     if fd < 3:  # with stdin, stdout or stderr closed the bundle would take its place
         posix.close(fd)
         raise OSError
     gc.disable()  # most commands end before there is anything to collect; the others enable it
-    made = Bundle(fd, base, starts, index)
+    made = Bundle(fd, base, starts, index, digest)
     sys.meta_path.insert(0, made)
     made.start("rundlet.cli")

@@ -17,7 +17,8 @@ from rundlet.cgroup.place import Place, chief, find, place, sub
 from rundlet.errors import Refused, StepFailed
 from rundlet.executor.client import spawn
 from rundlet.plan.devicefilter import Rule, lines, load_steps, program, rules
-from rundlet.plan.resources import Write, asks, version, writes
+from rundlet.plan.resources import asks, version, writes
+from rundlet.plan.write import Write
 from rundlet.spec import load_resources
 from tests.bundles import PATIENCE, RUN, eventually
 

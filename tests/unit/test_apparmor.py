@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from rundlet.errors import Refused
 from rundlet.kernel import ERRNO
-from rundlet.plan import apparmor
-from rundlet.plan.apparmor import Transition, check, decide, pending_ok, rule, steps, write_failed
+from rundlet.plan.apparmor import Transition, check, decide, pending_ok, rule, write_failed
+from rundlet.plan.asking import proc_steps, steps
 from rundlet.plan.label import canonical, components, name_fault, parse
 from rundlet.plan.step import Call, Data, Out, Slot, Step
 from tests import rulebook as book
@@ -398,7 +398,7 @@ def test_only_a_missing_system_call_is_forgiven(interface: str) -> None:
 
 
 def test_the_procfs_is_checked_before_it_is_used() -> None:
-    (step,) = apparmor.proc_steps()
+    (step,) = proc_steps()
     opened, magic, compared = step.calls
     assert (opened.name, opened.args[1], opened.into) == ("openat", "/proc", "proc")
     assert (magic.name, magic.args[0]) == ("fstatfs", Slot("proc"))

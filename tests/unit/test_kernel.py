@@ -147,6 +147,7 @@ def test_structures_have_the_kernels_order(target: Target) -> None:
 
 def test_this_python_agrees() -> None:
     assert {name: getattr(errno, name) for name in kernel.ERRNO} == kernel.ERRNO
+    assert all(number == getattr(kernel, name, number) for name, number in kernel.ERRNO.items())
     assert {name: getattr(signal, f"SIG{name}") for name in kernel.SIGNALS} == kernel.SIGNALS
     assert (kernel.S_IFREG, kernel.S_IFCHR, kernel.S_IFBLK, kernel.S_IFIFO) == (stat.S_IFREG, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO)
     assert kernel.O_HERE == os.O_PATH | os.O_CLOEXEC

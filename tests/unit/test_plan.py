@@ -17,6 +17,7 @@ from rundlet.executor.program import Program
 from rundlet.life.spec import template
 from rundlet.plan import order
 from rundlet.plan.apparmor import Transition
+from rundlet.plan.bundle import Bundle
 from rundlet.plan.seccomp import LISTENER
 from rundlet.plan.step import Call, Step
 
@@ -46,10 +47,10 @@ def config(**changes: Any) -> Any:
     return spec.load(json.dumps(raw).encode())[0]
 
 
-def bundle(conf: Any) -> order.Bundle:
+def bundle(conf: Any) -> Bundle:
     """What a look at the host would give: every bind source is a directory."""
     binds = {i: (mount["source"], True) for i, mount in enumerate(conf["mounts"]) if "bind" in mount["options"] or "rbind" in mount["options"]}
-    return order.Bundle("/b/rootfs", binds, {})
+    return Bundle("/b/rootfs", binds, {})
 
 
 def create(conf: Any, transition: Transition = EXEC, filter_: bytes | None = FILTER, cgroups: Any = None, **choices: Any) -> order.Plan:

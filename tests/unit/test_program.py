@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rundlet.errors import Fault, StepFailed
-from rundlet.executor.program import REPLY, Program, failure
+from rundlet.executor.program import Program, failure
+from rundlet.executor.template import REPLY, fill
 from rundlet.kernel import CALLS, ERRNO
-from rundlet.plan.step import Call, Data, Out, Part, Ptr, Scratch, Slot, Step
+from rundlet.plan.step import Call, Data, Late, Out, Part, Ptr, Scratch, Slot, Step, Texts
 from tests.executor.model import (
     ANSWER_SIZE,
     CHECK,
@@ -178,7 +179,8 @@ parts = st.builds(lambda of, n: Part(of, n % of.size), outs | scratches, st.inte
 letters = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
 texts = st.text(letters, max_size=12) | st.sampled_from(["proc", "scratch", "/\udcff"])
 blobs = st.binary(max_size=20)
-targets = st.deferred(lambda: texts | blobs | outs | scratches | parts | datas)
+lates = texts.map(lambda text: Late(f"late {text}", text)) | st.lists(texts, max_size=3).map(lambda many: Texts(f"{many}", tuple(many)))
+targets = st.deferred(lambda: texts | blobs | outs | scratches | parts | datas | lates)
 datas: st.SearchStrategy[Data] = st.lists(blobs | slots | st.builds(Ptr, targets), min_size=1, max_size=4).filter(
     lambda items: any(item != b"" for item in items)
 ).map(lambda items: Data(*items))
@@ -217,13 +219,32 @@ def test_the_bytes_do_what_the_steps_say(steps: list[Step], results: list[int], 
     program, reader, outcome, answer = walk(steps, results, machine)
     if outcome is None:
         reply = program.reply(raw(answer))
-        assert reply.slots == {name: reader.slots.get(name, 0) for name in program.results}
+        assert reply.slots == {name: reader.slots.get(name, 0) for name in program.template[7]}
         assert reply.outs == {name: reader.content(Out(name, SIZES[name])) for name in program.outs}
         return
     step, call, error = outcome
     with pytest.raises(StepFailed) as failed:
         program.reply(raw(answer))
     assert (failed.value.step, failed.value.call, failed.value.errno) == (step.what, call.name, error)
+
+
+@given(st.lists(st.tuples(texts, texts), max_size=4), st.lists(texts, max_size=4), st.lists(texts, max_size=4), texts)
+def test_what_late_texts_say_is_not_in_the_template(pairs: list[tuple[str, str]], one: list[str], other: list[str], plain: str) -> None:
+    def program(which: int) -> Program:
+        lates = [Late(f"late {n}", pair[which]) for n, pair in enumerate(pairs)]
+        many = Texts("many", tuple((one, other)[which]))
+        calls = [Call("execve", late, plain, many, Data(Ptr(late), Ptr(many))) for late in lates]
+        return Program([Step("step", *calls, Call("execve", *lates[:2], many, plain))], {})
+
+    first, second = program(0), program(1)
+    assert first.template == second.template
+    values = {f"late {n}": text for n, (_, text) in enumerate(pairs)} | {"many": tuple(other)}
+    assert fill(first.template, values) == second.text
+
+
+def test_a_name_is_that_of_one_late_text() -> None:
+    with pytest.raises(Fault, match="two texts of the name root"):
+        Program([Step("step", Call("chdir", Late("root", "/a")), Call("chdir", Late("root", "/b")))], {})
 
 
 # ── single features, so that a failure says which ─────────────────────────────────────────────────────────────────────────────────

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from rundlet.errors import BadSpec, Refused
 from rundlet.plan.blockio import io_weight
-from rundlet.plan.resources import Write, asks, cpu_weight, notes, version, writes
+from rundlet.plan.resources import asks, cpu_weight, notes, version, writes
+from rundlet.plan.write import Write
 from rundlet.spec import load_resources
 
 if TYPE_CHECKING:

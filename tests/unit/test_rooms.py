@@ -37,13 +37,14 @@ MAY: dict[str, set[str]] = {
     "cli": {"options", "log", "errors", "cliref", "", "life.kernellog", "confine.denials"},  # the last two once a command has failed
     "worker": {"cli", "options", "log", "errors", "jsontext", "executor", "life"},
     "cliref": {"options", "helptexts", "errors", ""},
+    "keep": set(),
     "host": {"plan.label", "cgroup.layout", "jsontext", *LEAVES},  # a label is text, and read in one place
     "spec": {"jsontext", *LEAVES},
     "plan": {"spec.validate", *LEAVES},  # maps written in an option of a mount are checked as those of the configuration
-    "executor": {"plan.step", *LEAVES},
-    "cgroup": {"plan.step", "executor", "jsontext", *LEAVES},
-    "seccomp": {"plan", "executor", "jsontext", *LEAVES},
-    "life": {"spec", "plan", "executor", "cgroup", "seccomp", "host", "log", "jsontext", "", *LEAVES},
+    "executor": {"plan.step", "plan.value", *LEAVES},
+    "cgroup": {"plan.step", "plan.value", "executor", "jsontext", *LEAVES},
+    "seccomp": {"plan", "executor", "keep", "jsontext", *LEAVES},
+    "life": {"spec", "plan", "executor", "cgroup", "seccomp", "keep", "host", "log", "jsontext", "", *LEAVES},
     "confine": {"life", "spec", "plan", "executor", "cgroup", "seccomp", "host", "log", "options", "jsontext", "", *LEAVES},
     "api": {"confine", "life", "spec", "executor", "cgroup", "host", "log", "options", "jsontext", "plan", "", *LEAVES},
     "aio": {"api"},

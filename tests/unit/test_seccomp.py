@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rundlet import keep
 from rundlet.errors import BadSpec, Fault, Refused
 from rundlet.plan import seccomp as plan
 from rundlet.plan.step import Call, Data, Ptr, Slot
@@ -346,7 +347,7 @@ def entry(folder: str) -> Path:
 
 def kept(folder: str) -> "bytes | None":
     """The program as a start with a warm folder gets it, None when it would compile: what a hit returns without the compiler."""
-    at = cache._open(folder)
+    at = keep.opened(folder)
     if at < 0:
         return None
     try:
@@ -373,7 +374,7 @@ def test_a_hit_needs_no_compiler(folder: str) -> None:
         "print(*sorted(set(sys.modules) - before))"
     )
     done = subprocess.run([sys.executable, "-ISB", "-c", text], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["_blake2", "rundlet", "rundlet.seccomp", "rundlet.seccomp.cache"]
+    assert done.stdout.split() == ["_blake2", "rundlet", "rundlet.keep", "rundlet.seccomp", "rundlet.seccomp.cache"]
 
 
 def other(**change: Any) -> Any:
@@ -394,7 +395,7 @@ def test_the_name_covers_what_the_program_depends_on() -> None:
 
 
 def reseal(path: Path, rest: bytes) -> None:
-    path.write_bytes(cache._seal(path.name, rest) + b"\n" + rest)
+    path.write_bytes(keep.seal(path.name, b"seccomp", rest) + b"\n" + rest)
 
 
 def flip(path: Path) -> None:
@@ -429,7 +430,7 @@ SPOILT: "dict[str, Callable[[Path], object]]" = {
     "no program": lambda path: reseal(path, rest(path).partition(b"\n\n")[0] + b"\n\n"),
     "half an instruction": lambda path: reseal(path, rest(path)[:-4]),
     "without a head": lambda path: reseal(path, b"\n\n" + bytes(8)),
-    "of another section": lambda path: path.write_bytes(cache._seal("0" * 64, rest(path)) + b"\n" + rest(path)),
+    "of another section": lambda path: path.write_bytes(keep.seal("0" * 64, b"seccomp", rest(path)) + b"\n" + rest(path)),
     "of another library": lambda path: reseal(path, rest(path).replace(library()[0].encode(), b"/bin/sh", 1)),
     "of a library that was rewritten": lambda path: reseal(path, rest(path).replace(b" ", b" 1", 3)),
     "too large": lambda path: reseal(path, rest(path) + bytes(8 * 5000)),
@@ -505,10 +506,10 @@ def test_the_folder_does_not_grow_for_ever(folder: str) -> None:
     cache.program(PROFILE, folder)
     old = entry(folder)
     os.utime(old, ns=(0, 0))
-    for i in range(cache.KEPT):
+    for i in range(keep.KEPT):
         (Path(folder) / f".draft{i}").touch()
     cache.program(section(), folder)
-    assert len(os.listdir(folder)) == cache.KEPT + 2 - cache.KEPT // 2
+    assert len(os.listdir(folder)) == keep.KEPT + 2 - keep.KEPT // 2
     assert not old.exists()
     assert (Path(folder) / cache.name(section())).exists()
 

@@ -10,7 +10,7 @@ from rundlet.errors import BadSpec
 from rundlet.plan import systemd
 from rundlet.plan.devicefilter import Rule, since_reset
 from rundlet.plan.gvariant import INTEGERS, Text
-from rundlet.plan.resources import Write
+from rundlet.plan.write import Write
 
 NEW = 252
 

@@ -33,7 +33,7 @@ from rundlet.confine.verify.facts import FACTS
 from rundlet.confine.verify.observe import Leading, Process, Task
 from rundlet.plan import devicefilter
 from rundlet.plan.devicefilter import DEFAULTS, Rule
-from rundlet.plan.resources import Write
+from rundlet.plan.write import Write
 from tests import bundles
 
 HOST = {kind: f"{kind}:[1]" for kind in ("user", "mount", "pid", "network", "ipc", "uts", "cgroup", "time")}

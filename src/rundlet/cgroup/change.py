@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rundlet.plan.resources import Write
+    from rundlet.plan.write import Write
 
 # what a line about one device says when there is no limit; of other files such a line cannot be taken back
 NONE = {"io.max": "rbps=max wbps=max riops=max wiops=max", "io.weight": "default", "io.bfq.weight": "default"}

@@ -6,20 +6,20 @@
 The names of files and what they take: the kernel's cgroup-v1/*.rst and cgroup-v2.rst.
 """
 
-from errno import EACCES, EBUSY, EINVAL, ENODEV, ENOENT, ENOSPC, EOPNOTSUPP, EPERM, EROFS, errorcode
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_WRONLY, close, mkdir, open, read, rmdir, strerror, write
 from time import monotonic, sleep
 
 from rundlet.cgroup.place import Dir, Place, chief, find, missing
 from rundlet.cgroup.tree import below, failed, pids_of, read_file, write_file
 from rundlet.errors import Fault, Refused, StepFailed
-from rundlet.plan.step import Value
+from rundlet.kernel import EACCES, EBUSY, EINVAL, ENODEV, ENOENT, ENOSPC, EOPNOTSUPP, EPERM, EROFS, ERRNO
+from rundlet.plan.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rundlet.plan.resources import Write
+    from rundlet.plan.write import Write
 
 NOT_OURS = (EACCES, EPERM, EROFS)
 
@@ -114,7 +114,7 @@ def apply(place: Place, writes: "Iterable[Write]") -> None:
                     if e.errno == ENOENT and not opened and wanted.otherwise is not None:
                         wanted = wanted.otherwise
                         continue
-                    if errorcode.get(e.errno or 0) in wanted.fine:
+                    if e.errno in map(ERRNO.get, wanted.fine):
                         break
                     raise _refusal(wanted, path, e, bool(opened)) from None
     finally:

@@ -1,7 +1,7 @@
 """Where a container's cgroup is: one directory in each hierarchy, all of the same path. Pure."""
 
 from rundlet.errors import BadSpec, Refused
-from rundlet.plan.step import Value
+from rundlet.plan.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,12 +1,12 @@
 """The processes in a container's cgroups: list, freeze, thaw and signal all."""
 
-from errno import ENODEV, ENOENT, ESRCH, ETIMEDOUT
 from posix import O_CLOEXEC, O_RDONLY, close, kill, lseek, open, read
 from time import monotonic, sleep
 
 from rundlet.cgroup.place import Dir, Place, chief, find
 from rundlet.cgroup.tree import below, failed, pids_of, read_file, write_file
 from rundlet.errors import Refused, StepFailed
+from rundlet.kernel import ENODEV, ENOENT, ESRCH, ETIMEDOUT
 
 SIGKILL = 9
 

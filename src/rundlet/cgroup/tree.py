@@ -1,9 +1,9 @@
 """The files of a cgroup, and walking those below: a container that may write its cgroups can nest them deeper than a path is long."""
 
-from errno import ENODEV, ENOENT, ENOTDIR, EOPNOTSUPP
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_WRONLY, close, fstat, open, read, scandir, strerror, write
 
 from rundlet.errors import StepFailed
+from rundlet.kernel import ENODEV, ENOENT, ENOTDIR, EOPNOTSUPP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rundlet.life.preload import Preload
     from rundlet.plan.apparmor import Transition
     from rundlet.plan.order import Plan
-    from rundlet.plan.resources import Write
+    from rundlet.plan.write import Write
     from rundlet.spec.types import Config
 
 

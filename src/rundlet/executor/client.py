@@ -22,27 +22,23 @@ from posix import (
     write,
 )
 
-from rundlet import kernel as k
 from rundlet.errors import Fault, Refused, StepFailed
-from rundlet.executor.program import REPLY, ROOM, SLOTS, Program, Reply
-from rundlet.plan.step import Call, Data, Out, Ptr, Slot, Step
+from rundlet.executor.template import REPLY, ROOM, SLOTS, Packed, Reply
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    from rundlet.executor.program import Program
+    from rundlet.plan.step import Step
+
 BINARY = __file__.rpartition("/")[0] + "/executor"
 MFD_EXEC = 0x10  # linux/memfd.h, since 6.3
 SEALS = 0x1 | 0x2 | 0x4 | 0x8  # no more seals, shrinking, growing or writing: linux/fcntl.h
-# a container starts with no signal ignored or blocked; posix_spawn refuses glibc's own 32 and 33, and even leaves them ignored
-# (sysdeps/unix/sysv/linux/spawni.c), so the executor resets those itself
+# a container starts with no signal ignored or blocked; 32 and 33 are glibc's own: executor/program.py
 SIGNALS = [n for n in range(1, 65) if n not in (9, 19, 32, 33)]
 PIDS: "list[int]" = []  # processes that this command has started, or lets go: after a failure the kernel's log is asked about them
-RESET = Step(
-    "take up the signals that glibc ignores",
-    *[Call("rt_sigaction", n, Data(bytes(32)), 0, 8) for n in (32, 33)],  # SIG_DFL, no flags, nothing blocked
-)
 
 
 class Executor:
@@ -53,13 +49,21 @@ class Executor:
         self.control = control
         self.bind = bind
         self.slots: "dict[str, int]" = {}
-        self.first: "tuple[Step, ...]" = ()  # steps that go with the first program
+        self.first: "tuple[int, int] | None" = None  # for prepare() to go with the first program
         self.sent: "list[bytes]" = []  # the programs, as they were sent
 
-    def send(self, steps: "Iterable[Step]") -> Program:
-        """Sends steps without waiting for the reply."""
-        program = Program((*self.first, *steps), self.slots, self.bind)
-        self.first = ()
+    def send(self, what: "Iterable[Step] | Packed") -> "Program | Packed":
+        """Sends steps, or a program that has them already and begins with prepare(), without waiting for the reply. Raises Fault."""
+        program: "Program | Packed"
+        if isinstance(what, Packed):
+            program = what
+            results = what.template[7]
+            self.slots = dict(zip(results, range(len(results)), strict=True))
+        else:
+            from rundlet.executor.program import Program, prepare
+
+            program = Program((*(prepare(*self.first) if self.first else ()), *what), self.slots, self.bind)
+        self.first = None
         try:
             self.control.sendall(program.text)
             self.sent.append(program.text)
@@ -67,7 +71,7 @@ class Executor:
             raise Fault("the executor has died") from None
         return program
 
-    def receive(self, program: Program) -> Reply:
+    def receive(self, program: "Program | Packed") -> Reply:
         """Waits for the reply to `program`; raises StepFailed when a step failed, Fault when the executor died."""
         try:
             return program.reply(read_reply(self.control, program.expects))
@@ -78,6 +82,8 @@ class Executor:
 
     def _explain(self, failed: StepFailed) -> None:
         """Adds what the filesystem logged of a failed mount: "e tmpfs: Bad value for 'size'" says more than EINVAL. fsopen(2)."""
+        from rundlet.plan.step import Call, Out, Slot, Step
+
         log = Step("read the filesystem's log", Call("read", Slot("fs"), Out("log", 256), 255, fine=("ENODATA", "EBADF")))
         program = self.send([log])
         said = program.reply(read_reply(self.control, program.expects)).outs["log"].rstrip(b"\0\n").decode("utf-8", "replace")
@@ -121,40 +127,44 @@ def spawn(pass_fds: "dict[str, int] | None" = None, keep: int = 0) -> Executor:
     executor cannot be executed.
     """
     ours, theirs = socketpair(1, SOCK_STREAM)  # AF_UNIX
+    passed = {"control": theirs.fileno(), **(pass_fds or {})}
     lowest = 3 + keep
-    bind: "dict[str, int]" = {}
+    end = lowest + len(passed)
+    bind = dict(zip(passed, range(lowest, end), strict=True))  # whatever else is open: so the same plan is the same program
     high: "list[int]" = []
     try:
-        for name, fd in {"control": theirs.fileno(), **(pass_fds or {})}.items():
-            bind[name] = fcntl(fd, F_DUPFD_CLOEXEC, lowest)
-            high.append(bind[name])
-        argv = ["rundlet", str(bind["control"])]
-        pid, sealed = start(argv, [(POSIX_SPAWN_DUP2, fd, fd) for fd in high])  # onto itself: clears close-on-exec in the child alone
+        for fd in passed.values():
+            high.append(fcntl(fd, F_DUPFD_CLOEXEC, end))
+        argv = ["rundlet", str(lowest)]
+        pid, sealed = start(argv, [(POSIX_SPAWN_DUP2, fd, to) for fd, to in zip(high, bind.values(), strict=True)])
     finally:
         theirs.close()
         for fd in high:
             close(fd)
     PIDS.append(pid)
     executor = Executor(pid, ours, bind)
-    make_ready(executor, argv, sealed, close_others(lowest, sorted(high)))
+    make_ready(executor, argv, sealed, lowest, end)
     return executor
 
 
-def make_ready(executor: Executor, argv: "list[str]", sealed: bool, *steps: Step) -> None:
-    """Has an executor that was just started carry out `steps` before all else; one that is not `sealed` executes itself anew first."""
-    ready = *steps, RESET
+def make_ready(executor: Executor, argv: "list[str]", sealed: bool, lowest: int, end: int) -> None:
+    """Has an executor that was just started carry out prepare() before all else; one that is not `sealed` executes itself anew first."""
     if sealed:
-        executor.first = ready
+        executor.first = lowest, end
     else:
-        first = executor.send([_read_only_self(argv)])  # answers only when it fails
-        executor.send(ready)
-        executor.receive(first)
+        from rundlet.executor import installed
+
+        installed.execute(executor, argv, lowest, end)
 
 
 def start(argv: "list[str]", actions: "list[tuple[int, int, int]]", **how: "Any") -> "tuple[int, bool]":
     """Spawns the executor; its pid, and whether it runs from the sealed memfd. `actions` and `how` are posix_spawn's."""
     memfd = _sealed()
     if memfd >= 0:
+        end = 1 + max(to for _, _, to in actions)
+        if memfd < end:  # one of the others would take its place
+            low, memfd = memfd, fcntl(memfd, F_DUPFD_CLOEXEC, end)
+            close(low)
         try:
             return posix_spawn(f"/proc/self/fd/{memfd}", argv, {}, file_actions=actions, setsigmask=[], setsigdef=SIGNALS, **how), True
         except PermissionError:
@@ -186,27 +196,3 @@ def _sealed() -> int:
     write(memfd, program)
     fcntl(memfd, F_ADD_SEALS, SEALS)
     return memfd
-
-
-def _read_only_self(argv: "list[str]") -> Step:
-    """The installed executor executes itself anew through a detached read-only mount, so /proc/PID/exe cannot be written through."""
-    words = Data(*[Ptr(word) for word in argv], bytes(8))
-    return Step(
-        "execute the executor through a read-only mount",
-        Call("open_tree", k.AT_FDCWD, BINARY, k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC, into="executor"),
-        Call("mount_setattr", Slot("executor"), "", k.AT_EMPTY_PATH, k.mount_attr(k.MOUNT_ATTR_RDONLY), 32),
-        Call("execveat", Slot("executor"), "", words, Data(bytes(8)), k.AT_EMPTY_PATH),
-        hint=f"an apparmor profile of the runtime needs flags=(attach_disconnected), and a rule to execute /memfd:rundlet or {BINARY}",
-    )
-
-
-def close_others(lowest: int, keep: "list[int]") -> Step:
-    calls = []
-    for fd in keep:
-        if fd > lowest:
-            calls.append(Call("close_range", lowest, fd - 1, 0))
-        lowest = fd + 1
-    calls.append(Call("close_range", lowest, 0xFFFFFFFF, 0))
-    for fd in keep:
-        calls.append(Call("fcntl", fd, 2, 1))  # F_SETFD, FD_CLOEXEC
-    return Step("close what the caller left open", *calls)

@@ -60,8 +60,7 @@ def take(given: Given, control: socket, pass_fds: "dict[str, int]") -> client.Ex
     first = given.number + 1  # the next ones are the lowest that are free
     executor = client.Executor(given.pid, control, {"control": given.number, **{name: first + n for n, name in enumerate(pass_fds)}})
     client.PIDS.append(given.pid)
-    alone = client.close_others(given.number, [given.number])
-    client.make_ready(executor, ["rundlet", str(given.number)], given.sealed, alone)
+    client.make_ready(executor, ["rundlet", str(given.number)], given.sealed, given.number, first)
     if pass_fds:
         program = executor.send([_receive(given.number, first, len(pass_fds))])
         control.sendmsg([b"\0"], [(k.SOL_SOCKET, k.SCM_RIGHTS, b"".join(fd.to_bytes(4, "little") for fd in pass_fds.values()))])

@@ -7,33 +7,30 @@
     arg      what it is in the upper three bits, in the others a small number itself, an offset, or a slot
 """
 
-from _struct import Struct, pack, unpack_from
+from _struct import pack
 from posix import strerror, uname
 
 from rundlet.errors import Fault, StepFailed
+from rundlet.executor.template import DATA, PADS, SLOTS, Reply, expects, fill, read
 from rundlet.kernel import CALLS, ERRNO, MACHINES
-from rundlet.plan.step import Data, Out, Part, Ptr, Scratch, Slot
+from rundlet.plan.step import Call, Data, Late, Out, Part, Ptr, Scratch, Slot, Step, Texts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rundlet.plan.step import Arg, Call, Step
+    from rundlet.executor.template import Template
+    from rundlet.plan.step import Arg
 
-MAGIC = 0x32545652
-SLOTS = 1 << 14
-ROOM = 8 << 20
 NONE = 0xFFFF
 OWN = {"check": 0xFF00, "put": 0xFF01, "reply": 0xFF02, "next": 0xFF03, "redirect": 0xFF04, "value": 0xFF05}
 NUMBERS = ({**OWN}, {**OWN})  # of the calls met so far by name, on each machine
-# what an argument is, besides a small number: a number in the data, an address in the data, in a returned buffer, in another, a slot
-WORD, DATA, OUT, SCRATCH, SLOT = 1 << 29, 2 << 29, 3 << 29, 4 << 29, 5 << 29
+# what an argument is, besides a small number: a number in the data, an address in the data (DATA), in a returned buffer, in another,
+# a slot; and what the executor does not know: a late text, until it has its place
+WORD, OUT, SCRATCH, SLOT, LATE = 1 << 29, 3 << 29, 4 << 29, 5 << 29, 6 << 29
 SMALL = {n: n for n in range(64)}
-PADS = tuple(bytes(-n % 8) for n in range(8))
 ZEROS = ((0, 0, 0, 0, 0, 0), (0, 0, 0, 0, 0), (0, 0, 0, 0), (0, 0, 0), (0, 0), (0,), ())  # behind so many arguments
 WIDTH = 10  # of an op, in u32
-
-REPLY = Struct("=6I")  # magic, at, error, slots, bytes of the returned buffers, 0
 
 MACHINE = MACHINES.get(uname().machine, 0)
 
@@ -54,13 +51,14 @@ class Program:
         ops: "list[int]" = []
         for step in self._steps:
             self._step(step, ops, machine)
-        data = args.data + PADS[len(args.data) & 7]
-        head = MAGIC, len(ops) // WIDTH, len(args.links) // 2, len(data), args.returned, args.scratched, len(slots), 0
-        self.text = pack(f"={8 + len(ops) + len(args.links)}I", *head, *ops, *args.links) + data
-        self.results = tuple(slots)
-        self.expects = REPLY.size + 8 * len(slots) + args.returned  # bytes of a reply
-        if len(self.text) + args.returned + args.scratched > ROOM:
-            raise Fault(f"arguments and environment too large: the program of {len(self.text)} bytes exceeds {ROOM}")
+        words = ops + args.links
+        late = [i for i, word in enumerate(words) if word >> 29 == 6 and (i >= len(ops) or i % WIDTH > 3)] if args.lates else ()
+        self.template: "Template" = (
+            len(ops) // WIDTH, pack(f"={len(words)}I", *words), tuple((i, words[i] - LATE) for i in late), bytes(args.data),
+            tuple(args.lates), args.returned, args.scratched, tuple(slots), args.outs,
+        )
+        self.text = fill(self.template, args.lates)
+        self.expects = expects(self.template)  # bytes of a reply
 
     def _step(self, step: "Step", ops: "list[int]", machine: int) -> None:
         """Appends the ops of a step. Where jumps lead is known once the whole step is there.
@@ -103,6 +101,10 @@ class Program:
             ops += (OWN["put"] | NONE << 16, 0, 0, 0, SLOT | slot, DATA | at, width, 0, 0, 0)
         puts.clear()
 
+    def whole(self) -> "Program":
+        """Itself: as Packed's."""
+        return self
+
     @property
     def outs(self) -> "dict[str, tuple[int, int]]":
         """Offset and size of each returned buffer, by name."""
@@ -118,22 +120,16 @@ class Program:
         return found
 
     def reply(self, raw: bytes) -> "Reply":
-        """Reads a reply to this program; raises StepFailed when a call of it failed, Fault when it is no reply."""
-        magic, at, error, count, out, _ = REPLY.unpack_from(raw) if len(raw) >= REPLY.size else (0, 0, 0, 0, 0, 0)
-        wrong = error > 4095 or len(raw) != REPLY.size + 8 * count + out
-        if magic != MAGIC or wrong or ((count, out) != (len(self.results), self._args.returned) and not error):
-            raise Fault("the executor answered with something that is no reply")
-        results = self.results
-        body = raw[REPLY.size + 8 * count :]
-        outs = {name: body[offset : offset + size] for name, (offset, size) in self.outs.items()}
+        """What came back; raises StepFailed when a call of the program failed, Fault when it is no reply to it."""
+        at, error, reply = read(self.template, raw)
         if error:
             if at >= len(self.where):
                 raise Fault(f"the executor refused the program: {strerror(error).lower()}")
             step, call = self.where[at]
             failed = failure(step, call.name, error)
-            failed.outs = outs
+            failed.outs = reply.outs
             raise failed
-        return Reply(dict(zip(results, unpack_from(f"={len(results)}q", raw, REPLY.size), strict=True)), outs)
+        return reply
 
 
 class Arguments(dict):  # type: ignore[type-arg]  # of Arg, int: a base with parameters takes longer to make
@@ -147,6 +143,7 @@ class Arguments(dict):  # type: ignore[type-arg]  # of Arg, int: a base with par
         self.links: "list[int]" = []
         self.puts: "list[tuple[int, int, int]]" = []  # slot, offset, width: what is to be put into the data before the call at hand
         self.outs: "dict[str, tuple[int, int]]" = {}
+        self.lates: "dict[str, str | tuple[str, ...]]" = {}  # late texts by name
         self.others: "dict[str, int]" = {}  # offsets of buffers that are not returned
         self.returned = self.scratched = 0  # bytes of buffers
 
@@ -156,6 +153,8 @@ class Arguments(dict):  # type: ignore[type-arg]  # of Arg, int: a base with par
         if kind is str:
             self[arg] = value = DATA | len(data)
             data += arg.encode("utf-8", "surrogateescape") + b"\0"  # type: ignore[union-attr]
+        elif kind is Late or kind is Texts:
+            value = LATE | self.late(arg)  # type: ignore[arg-type]
         elif kind is Slot:
             name: str = arg.name  # type: ignore[union-attr]
             self[arg] = value = self[self.bind[name]] if name in self.bind else SLOT | self.slot(name)
@@ -174,6 +173,13 @@ class Arguments(dict):  # type: ignore[type-arg]  # of Arg, int: a base with par
         else:
             value = self.structure(arg) if kind is Data else self.buffer(arg)  # type: ignore[arg-type]
         return value
+
+    def late(self, arg: "Late | Texts") -> int:
+        """The number of a late text: by its name, which is that of one text only."""
+        value = arg.texts if isinstance(arg, Texts) else str(arg)
+        if self.lates.setdefault(arg.name, value) != value:
+            raise Fault(f"internal error: the plan has two texts of the name {arg.name}")
+        return [*self.lates].index(arg.name)
 
     def slot(self, name: str) -> int:
         """The place of a result."""
@@ -235,16 +241,6 @@ class Fine(dict):  # type: ignore[type-arg]  # as above
 FINE = Fine({(): 0})
 
 
-class Reply:
-    """What came back: the slots' values by name, and the returned buffers. From inside a container these are untrusted."""
-
-    __slots__ = ("slots", "outs")
-
-    def __init__(self, slots: "dict[str, int]", outs: "dict[str, bytes]") -> None:
-        self.slots = slots
-        self.outs = outs
-
-
 def failure(step: "Step", call: str, error: int) -> StepFailed:
     """The fault of a failed step: what was being done, on which call, and the kernel's word in lower case.
 
@@ -256,3 +252,21 @@ def failure(step: "Step", call: str, error: int) -> StepFailed:
     if call == "check" and step.hint:
         return StepFailed(what, call, error, f"{what}: {step.hint}")
     return StepFailed(what, call, error, text, (step.hint,) if step.hint else ())
+
+
+def prepare(lowest: int, end: int) -> "tuple[Step, ...]":
+    """What an executor does first of all: it closes what the caller left open, but what it is to pass on (below `lowest`), and its own
+    descriptors (below `end`), which close on exec; and takes up two signals.
+
+    posix_spawn refuses to reset glibc's own, and even leaves them ignored (sysdeps/unix/sysv/linux/spawni.c).
+    """
+    return (
+        Step(
+            "close what the caller left open", Call("close_range", end, 0xFFFFFFFF, 0),
+            *[Call("fcntl", fd, 2, 1) for fd in range(lowest, end)],  # F_SETFD, FD_CLOEXEC
+        ),
+        Step(
+            "take up the signals that glibc ignores",
+            *[Call("rt_sigaction", n, Data(bytes(32)), 0, 8) for n in (32, 33)],  # SIG_DFL, no flags, nothing blocked
+        ),
+    )

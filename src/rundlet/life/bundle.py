@@ -8,8 +8,7 @@ from posix import O_CLOEXEC, O_RDONLY
 
 from rundlet.errors import BadSpec, Fault
 from rundlet.life.store import PIECE, absolute
-from rundlet.plan.mounts import ORDINARY, is_bind
-from rundlet.plan.order import Bundle
+from rundlet.plan.bundle import ORDINARY, Bundle, is_bind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

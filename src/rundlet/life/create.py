@@ -6,15 +6,16 @@ them backwards; what is killed in between leaves a record by which `delete --for
 
 import posix
 
-from rundlet import host, jsontext, log, spec
+from rundlet import host, jsontext, log
 from rundlet.cgroup import files as cgroup_files
 from rundlet.cgroup import place as cgroup_place
 from rundlet.errors import Fault, StepFailed
 from rundlet.executor import client
-from rundlet.life import bundle, process, sockets, store
+from rundlet.executor.template import Packed
+from rundlet.life import bundle, kept, process, sockets, store
 from rundlet.life import record as record_file
-from rundlet.plan import apparmor, devicefilter, order, resources
-from rundlet.plan import process as plan_process
+from rundlet.plan import apparmor
+from rundlet.plan.command import environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
 
     from rundlet.cgroup.place import Place
     from rundlet.executor.client import Executor
-    from rundlet.executor.program import Reply
+    from rundlet.executor.program import Program
+    from rundlet.executor.template import Reply, Template
     from rundlet.host import Facts
     from rundlet.life.hooks import Files
+    from rundlet.life.kept import Known
     from rundlet.life.netdevices import Movers
     from rundlet.life.preload import Preload
     from rundlet.life.rdt import Group
@@ -33,31 +36,34 @@ if TYPE_CHECKING:
     from rundlet.life.systemd import Unit
     from rundlet.options import Options
     from rundlet.plan.delegation import Delegation
-    from rundlet.plan.order import Plan
-    from rundlet.plan.resources import Write
+    from rundlet.plan.order import Choices, Plan
+    from rundlet.plan.step import Step
     from rundlet.spec.types import Config
 
 
 def main(options: "Options") -> int:
     """The verb."""
     path = bundle.folder(options)
-    config, text = load(options)
+    config, text, known = load(options)
     if config["process"]["terminal"] != bool(options.console_socket):
         raise Fault(
             "process.terminal is true: for a container that is not in the foreground, use --console-socket"
             if config["process"]["terminal"] else "--console-socket is given, but process.terminal is false"
         )
     console = sockets.connect(options.console_socket, "console socket") if options.console_socket else None
-    new = Creation(options, config, text, path, console.fileno() if console else -1)
+    new = Creation(options, config, text, path, console.fileno() if console else -1, False, known)
     container = new.build()
     container.close()
+    kept.store(new)
     return 0
 
 
-def read(options: "Options") -> "tuple[Config, bytes, list[str]]":
+def read(options: "Options", text: "bytes | None" = None) -> "tuple[Config, bytes, list[str]]":
     """The configuration of the command line's bundle, its text, and warnings. A user's has a user namespace, unless --rootless=false; and
     one that asks for a new user namespace has maps for it."""
-    text = bundle.text(options)
+    from rundlet import spec
+
+    text = text or bundle.text(options)
     config, warnings = spec.load(text)
     users = next((space for space in config["linux"]["namespaces"] if space["type"] == "user"), None)
     if users is None:
@@ -75,13 +81,21 @@ def read(options: "Options") -> "tuple[Config, bytes, list[str]]":
     return config, text, warnings
 
 
-def load(options: "Options") -> "tuple[Config, bytes]":
-    """The configuration of the command line's bundle, and its text; what the specification wants warned about goes to the log."""
-    config, text, warnings = read(options)
-    for warning in warnings:
-        log.warning(warning, loud="/capabilities/" in warning)  # what the program will lack; runc, too, says it on stderr
+def load(options: "Options") -> "tuple[Config, bytes, Known | None]":
+    """The configuration of the command line's bundle, its text, and what is known of it; what the specification wants warned about goes
+    to the log."""
+    text = bundle.text(options)
+    known = kept.look(text, options)
+    if known and known.config:
+        config = known.config
+    else:
+        config, text, warnings = read(options, text)
+        for warning in warnings:
+            log.warning(warning, loud="/capabilities/" in warning)  # what the program will lack; runc, too, says it on stderr
+        if known:
+            known.learn(config)
     options.preserve_fds = sockets.passed_on(options.preserve_fds, config["process"])
-    return config, text
+    return config, text, known
 
 
 def decide(config: "Config", facts: "Facts") -> "apparmor.Transition":
@@ -102,7 +116,14 @@ def lacking(facts: "Facts") -> bool:
 class Creation:
     """One container being made; `build` does it."""
 
-    def __init__(self, options: "Options", config: "Config", text: bytes, path: str, console: int, starts: bool = False) -> None:
+    plan: "Plan | kept.Plan"
+    stdio: "tuple[int, ...]"
+    choices: "Choices"
+
+    def __init__(
+        self, options: "Options", config: "Config", text: bytes, path: str, console: int, starts: bool = False,
+        known: "Known | None" = None,
+    ) -> None:
         self.options = options
         self.config = config
         self.text = text
@@ -121,6 +142,13 @@ class Creation:
         self.joined: "dict[str, int]" = {}  # namespaces that the caller gives as descriptors
         self.files: "Files | None" = None  # where hooks write to, where there are some
         self.preload: "Preload | None" = None  # the profiles that the container brings along
+        self.filter: "bytes | None" = None
+        self.filtered: "str | None" = None  # its digest
+        self.known = known  # of its configuration, where something is kept
+        self.texts: "dict[str, str | tuple[str, ...]]" = {}  # of this container, for a plan that was kept
+        self.last: "tuple[Step, ...]" = ()  # of the plan, once it is known what the image says and which hooks there are
+        self.templates: "dict[str, Template]" = {}  # of the programs, by the stage
+        self.names: "tuple[list[list[str]], list[tuple[int, str]], dict[str, tuple[int, int]]] | None" = None  # of the last one's steps
 
     def build(self) -> "Container":
         """Makes the container; returns it locked, its record written. Leaves nothing behind on failure."""
@@ -133,7 +161,7 @@ class Creation:
             self.preload = preload.prepare(self.options, self.config, self.path, self.facts)
         process.grantable(self.config["process"], self.facts, any(s["type"] == "user" for s in self.config["linux"]["namespaces"]))
         process.attainable(self.config["process"]["rlimits"], self.facts)
-        self.plan, self.place, self.writes, self.devices = self._decide()
+        self._decide()
         process.uninterruptible()  # until each thing made has its undo
         container = store.make(self.options)
         self.undo.append(container.remove)
@@ -155,7 +183,7 @@ class Creation:
             raise
         return container
 
-    def _decide(self) -> "tuple[Plan, Place, tuple[Write, ...], bytes]":
+    def _decide(self) -> None:
         """Everything that can be decided, and so refused, before anything is made."""
         config, facts = self.config, self.facts
         self.bare = lacking(facts)
@@ -168,7 +196,7 @@ class Creation:
 
             joined.check(config)
             self.joined = joined.held(config)
-        transition = decide(config, facts)
+        self.transition = transition = decide(config, facts)
         log.debug(f"label: {transition.action} {transition.profile}: {transition.reason}")
         self.bundle = bundle.survey(config, self.path)
         if self.options.no_pivot:
@@ -191,47 +219,26 @@ class Creation:
 
             self.unit = systemd.Unit(config, self.options.id, facts)
         if self.unit:
-            at = self.unit.place
+            self.place = self.unit.place
         else:
-            at = (rootless if self.bare else cgroup_place).place(layout, config["linux"]["cgroupsPath"], self.options.id)
-        limits = config["linux"]["resources"]
-        writes = resources.writes(limits, layout) if at.dirs else ()
-        if self.bare and not self.unit:
-            writes = rootless.limits(limits, layout, at, facts)
-        for note in resources.notes(limits, layout):
-            log.warning(note)
-        if any(m["type"] in ("cgroup", "cgroup2") for m in config["mounts"]) or "run.oci.delegate-cgroup" in config["annotations"]:
-            from rundlet.plan import cgroupfs, delegation
-
-            self.delegation = delegation.decide(config, layout)
-            if without := cgroupfs.idle(config):
-                log.warning(without)
-        devices = b""
-        if at.dirs and resources.version(layout, "devices") == 2 and not self.bare:
-            devices = devicefilter.program(devicefilter.rules(limits["devices"]))
+            place = (rootless if self.bare else cgroup_place).place
+            self.place = place(layout, config["linux"]["cgroupsPath"], self.options.id)
         self.receivers = sockets.receivers(self.options.pidfd_socket, config["annotations"].get("run.oci.pidfd_receiver"))
-        self.filter = process.seccomp_program(config)
-        if self.filter is not None:
-            self.agent = process.seccomp_agent(config)
-        said = ("", "")
         if any(config["hooks"].values()):
             from rundlet.life import hooks
 
             self.files = hooks.Files(config["annotations"])
-            said = self.files.slots
-        self.choices = order.Choices(
-            self.options.id, self.options.no_pivot, not self.options.no_new_keyring, process.stdio_to_give(config["process"]),
-            process.sets_groups(config) and not (self.bare and rootless.groups_denied(config, facts)),
-            notify=self.agent is not None, said=said, privileged="CAP_SYS_ADMIN" in facts["caps"]["effective"],
-            nodes=not facts["user_namespace"], unit=self.unit is not None,
-        )
-        hierarchies = [(d.path, d.version, list(d.controllers)) for d in at.dirs]
-        if self.bare or self.options.cgroup_manager == "disabled":
-            from rundlet.life import rootless
+        self.stdio = process.stdio_to_give(config["process"])
+        found = self.known and self.known.plan(self)
+        if found:
+            log.debug(f"the plan of such a container is kept as {self.known and self.known.second}")
+            self.plan, self.writes, self.devices, self.names, self.filtered = found
+            self.templates = self.plan.templates
+            self.texts = kept.values(self)
+        else:
+            from rundlet.life import planning
 
-            hierarchies = rootless.shown(facts["cgroup"], at)
-        plan = order.create(config, transition, facts["apparmor"]["interface"], self.bundle, hierarchies, self.filter, self.choices)
-        return plan, at, writes, devices
+            planning.decide(self, layout)
 
     def _make(self, container: "Container") -> None:
         """Carries the plan out, stage by stage, acting from outside between them."""
@@ -269,6 +276,8 @@ class Creation:
             held = idmounts.hold(self.plan.users)
             passed.update(held)
         executor = (self.options.spawn or client.spawn)(passed, self.options.preserve_fds)
+        if isinstance(self.plan, kept.Plan) and not executor.first:
+            self.stages()  # the executor does not run from a memfd, and has had its first program
         for fd in held.values():
             posix.close(fd)
         if self.agent:
@@ -308,7 +317,7 @@ class Creation:
         self._last(container, record, executor, self._stage(executor, "enter"))
 
     def _record(self, container: "Container") -> "Record":
-        transition = self.plan.transition
+        transition = self.transition
         record: "Record" = {
             "version": store.VERSION, "ociVersion": self.config["ociVersion"], "id": self.options.id, "phase": "creating",
             "pid": 0, "start_time": 0,
@@ -352,14 +361,52 @@ class Creation:
 
     def _stage(self, executor: "Executor", name: str) -> "Reply":
         """Carries out a stage. A failed label step is told in AppArmor's terms."""
-        steps = self.plan.stage(name)
         try:
-            reply = executor.run(steps)
+            reply = executor.receive(self._send(executor, name))
         except StepFailed as failed:
-            raise process.telling(failed, steps, self.plan.transition, self.facts) from None
+            raise process.telling(failed, self.stages().stage(name), self.transition, self.facts) from None
         if name == "outside":
-            process.check_pending(reply, self.plan.transition)
+            process.check_pending(reply, self.transition)
         return reply
+
+    def _send(self, executor: "Executor", name: str) -> "Program | Packed":
+        """Sends the program of a stage."""
+        if isinstance(self.plan, kept.Plan):
+            return executor.send(self._packed(executor, name))
+        program = executor.send(self._steps(name))
+        self.templates[name] = program.template
+        return program
+
+    def _packed(self, executor: "Executor", name: str) -> Packed:
+        """The program of a stage, of a plan that was kept."""
+        first = executor.first
+
+        def whole() -> "Program":
+            from rundlet.executor.program import Program, prepare
+
+            self.stages()
+            return Program((*(prepare(*first) if first else ()), *self._steps(name)), {}, executor.bind)
+
+        return Packed(self.templates[name], self.texts, whole)
+
+    def stages(self) -> "Plan":
+        """The plan with its steps: of one that was kept there are the programs alone."""
+        if isinstance(self.plan, kept.Plan):
+            from rundlet.life import planning
+
+            self.plan = planning.again(self)
+        return self.plan
+
+    def _steps(self, name: str) -> "tuple[Step, ...]":
+        """The steps of a stage; the device filter is none of the plan's."""
+        if name == "last" and self.last:
+            return self.last
+        if name != "devices":
+            return tuple(step for step in self.stages().stage(name) if step.kind != "wait" or not self.starts)
+        from rundlet.plan import devicefilter
+
+        at = cgroup_place.find(self.place, "devices")
+        return devicefilter.load_steps(self.devices, at.path, self.facts["kernel"]) if at else ()
 
     def _inside(self, executor: "Executor") -> None:
         """Carries out what is done inside, and has tmpfs filled in between where one is to begin with what the image has."""
@@ -368,16 +415,15 @@ class Creation:
             return
         from rundlet.life import copyup
 
-        steps = tuple(step for stage in self.plan.stages if stage.name == "inside" for step in stage.steps)
+        steps = tuple(step for stage in self.stages().stages if stage.name == "inside" for step in stage.steps)
         try:
             copyup.run(executor, steps, iter(self.plan.fills))
         except StepFailed as failed:
-            raise process.telling(failed, steps, self.plan.transition, self.facts) from None
+            raise process.telling(failed, steps, self.transition, self.facts) from None
 
     def _attach(self, executor: "Executor", at: "Place") -> None:
-        there = cgroup_place.find(at, "devices")
-        if there:
-            executor.run(devicefilter.load_steps(self.devices, there.path, self.facts["kernel"]))
+        if cgroup_place.find(at, "devices"):
+            executor.receive(self._send(executor, "devices"))
 
     def _outside(self, executor: "Executor") -> None:
         """What the runtime does to the new process from outside: id maps, oom score, limits to be raised."""
@@ -414,7 +460,7 @@ class Creation:
         """Moves network devices of the host into the container."""
         from rundlet.life import netdevices
 
-        self.movers = movers = netdevices.Movers(self.plan, self.bundle.devices)
+        self.movers = movers = netdevices.Movers(self.stages(), self.bundle.devices)
         self.undo.append(movers.back)
         movers.move(pid)
 
@@ -437,28 +483,22 @@ class Creation:
 
     def _last(self, container: "Container", record: "Record", executor: "Executor", entered: "Reply") -> None:
         """Sends the last program, and writes down that there is a container, once the process says that it has it."""
-        proc, choices = self.config["process"], self.choices
-        last = self.plan.stage("last")
-        if process.give_home(executor, entered, proc):
-            last = (*last[:-1], plan_process.execute(proc))
-        if self.config["hooks"]["startContainer"]:
-            from rundlet.life import hooks
+        proc = self.config["process"]
+        homeless = process.give_home(executor, entered, proc)
+        if isinstance(self.plan, kept.Plan):
+            self.texts["envp"] = tuple(environment(proc))
+        else:
+            from rundlet.life import planning
 
-            choices = choices.told(hooks.inner_state(record, "created"))
-            last = order.last(self.config, self.filter, choices, apparmor.still(self.plan.transition, self.facts["apparmor"]["interface"]))
-        if self.plan.stage("scheduling"):
-            process.take_turns(self.plan.stage("scheduling"), executor.pid)
-        if self.agent:
-            from rundlet.life import agent
-
-            last = agent.telling(last, self.config, record, executor.pid, "creating")
-        known = record_file.decided(record, self.config, self.plan, self.facts, self.text, self.filter, self.options.preserve_fds)
+            self.last = planning.last(self, record, executor, homeless)
+        known = record_file.decided(record, self.config, self.plan, self.facts, self.text, self.filtered, self.options.preserve_fds)
         if self.starts:
-            container.waiting = executor, tuple(step for step in last if step.kind != "wait")
+            container.waiting = executor, self._packed(executor, "last") if isinstance(self.plan, kept.Plan) else self._steps("last")
             container.decided = known
         else:
-            program = executor.send(last)
-            store.put(container.fd, "steps.json", jsontext.dumps(process.names_of(program)).encode("utf-8", "surrogateescape"))
+            program = self._send(executor, "last")
+            self.names = kept.named(self.names, self) if self.names else process.names_of(program)
+            store.put(container.fd, "steps.json", jsontext.dumps(self.names).encode("utf-8", "surrogateescape"))
             record_file.leave(container, known, executor.sent)
             executor.receive(program)
         process.uninterruptible()

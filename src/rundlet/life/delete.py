@@ -2,7 +2,7 @@
 
 import posix
 
-from rundlet import kernel, log, spec
+from rundlet import kernel, log
 from rundlet.cgroup import files, place, tasks
 from rundlet.errors import Fault, StepFailed, WrongState
 from rundlet.life import store
@@ -73,6 +73,7 @@ def delete(container: "Container", force: bool) -> None:
 
 def _salvage(container: "Container") -> None:
     """Of a container whose record is damaged, what its unit or its configuration tells: its cgroups, and so its processes."""
+    from rundlet import spec
     from rundlet.cgroup import layout
 
     name = container.folder.rpartition("/")[2]
@@ -146,6 +147,8 @@ def _poststop(container: "Container", record: "Record") -> None:
         text = container.config()
         if b'"poststop"' not in text or record["phase"] == "creating":
             return
+        from rundlet import spec
+
         asked = spec.load(text)[0]["hooks"]["poststop"]
     except (OSError, Fault) as e:
         log.warning(f"the poststop hooks are not known: {e}")

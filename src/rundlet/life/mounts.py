@@ -8,7 +8,7 @@ from rundlet.errors import BadSpec, Fault, Refused, Usage, WrongState
 from rundlet.executor import client
 from rundlet.life import bundle, copyup, idmounts, process, store
 from rundlet.plan import hotmounts, mounts, rootfs
-from rundlet.plan.order import Bundle
+from rundlet.plan.bundle import Bundle
 from rundlet.spec.mounts import load_mounts
 
 TYPE_CHECKING = False

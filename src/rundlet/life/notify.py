@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from _socket import socket
 
     from rundlet.life.store import Container
-    from rundlet.plan.order import Bundle
+    from rundlet.plan.bundle import Bundle
     from rundlet.spec.types import Config
 
 INSIDE = "/run/notify"  # where the caller's socket has no path

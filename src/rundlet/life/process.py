@@ -21,14 +21,15 @@ from rundlet import kernel, log
 from rundlet.errors import BadSpec, Fault, Refused, StepFailed
 from rundlet.life import store
 from rundlet.plan import apparmor
-from rundlet.plan import process as plan_process
+from rundlet.plan.command import home
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
 
     from rundlet.executor.client import Executor
-    from rundlet.executor.program import Program, Reply
+    from rundlet.executor.program import Program
+    from rundlet.executor.template import Packed, Reply
     from rundlet.host import Facts
     from rundlet.plan.step import Step
     from rundlet.spec.types import Config, Process, Rlimit
@@ -91,11 +92,12 @@ def seccomp_program(config: "Config") -> "bytes | None":
         return seccomp.given(annotations)
     if section is None:
         return None
+    from rundlet import keep
     from rundlet.seccomp import cache
 
     warnings: "list[str]" = []
     strict = annotations.get("run.oci.seccomp_fail_unknown_syscall", "0") != "0"
-    program = cache.program(section, _cache_folder(), warnings, strict)
+    program = cache.program(section, keep.home() + "/seccomp", warnings, strict)
     for warning in warnings:
         log.warning(warning)
     return program
@@ -112,20 +114,6 @@ def seccomp_agent(config: "Config") -> "socket | None":
     from rundlet.life import agent
 
     return agent.connect(config)
-
-
-def _cache_folder() -> str:
-    if posix.geteuid() == 0:
-        folder = "/var/cache/rundlet"
-    else:
-        home = posix.environ.get(b"HOME", b"/nonexistent").decode("utf-8", "surrogateescape")
-        folder = posix.environ.get(b"XDG_CACHE_HOME", b"").decode("utf-8", "surrogateescape") or home + "/.cache"
-        folder += "/rundlet"
-    try:
-        posix.mkdir(folder, 0o755)
-    except OSError:
-        pass  # there already, or no place for a cache: it is only a cache
-    return folder + "/seccomp"
 
 
 def grantable(proc: "Process", facts: "Facts", user_namespace: bool) -> None:
@@ -152,14 +140,16 @@ def attainable(limits: "list[Rlimit]", facts: "Facts") -> None:
     """
     if not limits or ("CAP_SYS_RESOURCE" in facts["caps"]["effective"] and not facts["user_namespace"]):
         return
-    import resource
-
+    # a line for each, in the order of their numbers, below one that says which column is which: proc_pid_limits() in fs/proc/base.c
+    own = [line[47:67].strip() for line in store.read("/proc/self/limits").decode().splitlines()[1:]]
     for index, limit in enumerate(limits):
-        most = resource.getrlimit(kernel.RLIMITS[limit["type"]])[1]
-        if most != resource.RLIM_INFINITY and limit["hard"] > most:
+        most = own[kernel.RLIMITS[limit["type"]]]
+        if most != "unlimited" and limit["hard"] > int(most):
+            from rundlet.plan.process import amount
+
             raise Refused(
                 f"/process/rlimits/{index}/hard: raising {limit['type']} from the runtime's own {most} to "
-                f"{plan_process.amount(limit['hard'])}: operation not permitted without CAP_SYS_RESOURCE",
+                f"{amount(limit['hard'])}: operation not permitted without CAP_SYS_RESOURCE",
                 "ask for no more, or raise the limit of whatever starts the runtime",
             )
 
@@ -296,14 +286,17 @@ def give_home(executor: "Executor", reply: "Reply", proc: "Process") -> bool:
     if text is None:
         return False
     if text[-1:] != b"\0":  # there may be more of it
-        text = executor.run([plan_process.read_passwd(LONG_PASSWD)]).outs["passwd"]
-    proc["env"].append("HOME=" + plan_process.home(text.rstrip(b"\0"), proc["user"]["uid"]))
+        from rundlet.plan.process import read_passwd
+
+        text = executor.run([read_passwd(LONG_PASSWD)]).outs["passwd"]
+    proc["env"].append("HOME=" + home(text.rstrip(b"\0"), proc["user"]["uid"]))
     return True
 
 
-def names_of(program: "Program") -> "tuple[list[list[str]], list[tuple[int, str]], dict[str, tuple[int, int]]]":
+def names_of(program: "Program | Packed") -> "tuple[list[list[str]], list[tuple[int, str]], dict[str, tuple[int, int]]]":
     """Of a program, for a later command to tell what failed: steps (what, kind, hint), calls (index of the step, name), and where in
     a reply the returned buffers are (offset, size)."""
+    program = program.whole()
     whats: "list[list[str]]" = []
     index: "dict[int, int]" = {}
     ops: "list[tuple[int, str]]" = []

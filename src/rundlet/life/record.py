@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rundlet.host import Facts
+    from rundlet.life import kept
     from rundlet.life.observe import Seen
     from rundlet.life.store import Container, Record
     from rundlet.plan.order import Plan
@@ -29,15 +30,16 @@ OF_HOST = ("state", "label", "mode", "namespace", "interface", "stack", "restric
 
 
 def decided(
-    record: "Record", config: "Config", plan: "Plan", facts: "Facts", text: bytes, filter_: "bytes | None", preserved: int
+    record: "Record", config: "Config", plan: "Plan | kept.Plan", facts: "Facts", text: bytes, filtered: "str | None", preserved: int
 ) -> "dict[str, Any]":
-    """What is known before the program runs. `text` is that of the configuration, `preserved` how many descriptors are passed on."""
+    """What is known before the program runs. `text` is that of the configuration, `filtered` the digest of the seccomp filter,
+    `preserved` how many descriptors are passed on."""
     proc, transition, apparmor = config["process"], plan.transition, facts["apparmor"]
     return {
         "schema": SCHEMA, "id": record["id"], "rundlet": __version__, "created": record["created"],
         "asked": {
             "apparmorProfile": proc["apparmorProfile"], "noNewPrivileges": proc["noNewPrivileges"], "user": proc["user"],
-            "capabilities": proc["capabilities"], "seccomp": filter_ is not None, "preserveFds": preserved,
+            "capabilities": proc["capabilities"], "seccomp": filtered is not None, "preserveFds": preserved,
             "namespaces": {space["type"]: space["path"] or "new" for space in config["linux"]["namespaces"]},
         },
         "decided": {
@@ -48,7 +50,7 @@ def decided(
             "kernel": facts["kernel"], "arch": facts["arch"], "lsm": facts["lsm"], "noNewPrivileges": facts["nnp"],
             "apparmor": {key: apparmor[key] for key in OF_HOST},  # type: ignore[literal-required]
         },
-        "hashes": {"config": digest((text,)), "seccomp": digest((filter_,)) if filter_ is not None else None, "plan": None},
+        "hashes": {"config": digest((text,)), "seccomp": filtered, "plan": None},
         "observed": None, "profiles": None,
     }
 

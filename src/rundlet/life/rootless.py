@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from rundlet.host import Facts
     from rundlet.life.store import Record
     from rundlet.plan.cgroupfs import Hierarchy
-    from rundlet.plan.resources import CgroupFacts, Write
+    from rundlet.plan.resources import CgroupFacts
+    from rundlet.plan.write import Write
     from rundlet.spec.types import Config, Process, Resources
 
 SUBORDINATE = {"uid": "/etc/subuid", "gid": "/etc/subgid"}

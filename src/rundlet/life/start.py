@@ -6,10 +6,9 @@ from _socket import socket
 from rundlet import jsontext
 from rundlet.errors import Fault, WrongState
 from rundlet.executor.client import PIDS, read_reply
-from rundlet.executor.program import REPLY, failure
+from rundlet.executor.template import REPLY
 from rundlet.life import observe, process, sockets, store
 from rundlet.life import record as record_file
-from rundlet.plan.step import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,6 +124,9 @@ def _ended(control: socket) -> bool:
 
 def _fault_of(container: "Container", control: socket) -> "tuple[Fault, str]":
     """What the waiting process answered instead of becoming the program, and the kind of the step that failed."""
+    from rundlet.executor.program import failure
+    from rundlet.plan.step import Step
+
     raw = read_reply(control)
     _, at, error, count, _, _ = REPLY.unpack_from(raw)
     if container.last:

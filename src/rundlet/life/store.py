@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from rundlet.executor.client import Executor
     from rundlet.executor.program import Program
+    from rundlet.executor.template import Packed
     from rundlet.life.preload import Policy
     from rundlet.life.rdt import Group
     from rundlet.life.systemd import Made
@@ -131,8 +132,8 @@ class Container:
         self.fd = fd
         self.damaged = damaged  # there was a record, which nobody can read any more
         self._record = record
-        self.last: "Program | None" = None  # the last stage, where this very command has sent it
-        self.waiting: "tuple[Executor, tuple[Step, ...]] | None" = None  # who waits for this very command to send it, and what it is
+        self.last: "Program | Packed | None" = None  # the last stage, where this very command has sent it
+        self.waiting: "tuple[Executor, tuple[Step, ...] | Packed] | None" = None  # who waits for this very command, and for what
         self.decided: "dict[str, Any] | None" = None  # what goes into record.json, where this very command has decided it
 
     @property

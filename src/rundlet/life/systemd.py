@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rundlet.cgroup.place import Place
     from rundlet.host import Facts
     from rundlet.plan.devicefilter import Rule
-    from rundlet.plan.resources import Write
+    from rundlet.plan.write import Write
     from rundlet.spec.types import Config
 
     class Made(TypedDict):

@@ -8,6 +8,7 @@ from rundlet.cgroup.change import Change
 from rundlet.errors import BadSpec, Fault, Refused, WrongState
 from rundlet.life import store
 from rundlet.plan import devicefilter, resources, update
+from rundlet.plan.write import Write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from rundlet.life.store import Container
     from rundlet.options import Options
     from rundlet.plan.devicefilter import Rule
-    from rundlet.plan.resources import Write
     from rundlet.spec.types import Resources
 
 
@@ -123,7 +123,7 @@ def _device_lines(at: "place.Place", rules: "tuple[Rule, ...]") -> "tuple[Write,
     from rundlet.plan import devicechange
 
     listed = files.read_text(at, "devices", "devices.list") or ""
-    return tuple(resources.Write("devices", file, text, "device rules") for file, text in devicechange.v1(listed, rules))
+    return tuple(Write("devices", file, text, "device rules") for file, text in devicechange.v1(listed, rules))
 
 
 def _replace_filter(at: "place.Place", rules: "tuple[Rule, ...]") -> None:

@@ -1,22 +1,20 @@
 """Which AppArmor label the container's first exec asks the kernel for, how it is asked for, and whether it was given. No I/O.
 
     decide(facts, request)       the transition, or Refused: what the table of docs/apparmor.md says, row by row
-    steps(transition, …)         the transition as system calls
     pending_ok · check           what the kernel reads back before the exec, and what the process really runs under after it
     write_failed                 the kernel's errno as a sentence that names the missing rule
 
-Labels as text, and the names of profiles, are in label.py. Kernel sources cited are those of security/apparmor/.
+The transition as system calls is in asking.py; labels as text, and the names of profiles, are in label.py. Kernel sources cited are those
+of security/apparmor/.
 """
 
-__all__ = ["Transition", "check", "components", "decide", "parse", "pending_ok", "proc_steps", "rule", "steps", "write_failed"]
+__all__ = ["Transition", "check", "components", "decide", "parse", "pending_ok", "pending_text", "rule", "write_failed"]
 
-
-from _struct import pack
 
 from rundlet.errors import Refused
-from rundlet.kernel import AT_FDCWD, ERRNO, O_CLOEXEC, O_DIRECTORY, O_PATH, O_RDONLY, O_WRONLY, PROC_SUPER_MAGIC, open_how
+from rundlet.kernel import ERRNO
 from rundlet.plan.label import LEARNING, canonical, components, name_fault, parse, pattern, split_namespace
-from rundlet.plan.step import Call, Data, Out, Part, Scratch, Slot, Step, Value
+from rundlet.plan.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +55,7 @@ if TYPE_CHECKING:
 
 
 ATTRIBUTE = {"lsm": "thread-self/attr/apparmor/exec", "scoped": "thread-self/attr/apparmor/exec", "legacy": "thread-self/attr/exec"}
-NAMES = {number: name for name, number in ERRNO.items()}
+LSM_CTX = 32  # struct lsm_ctx { u64 id, flags, len, ctx_len; u8 ctx[]; } of linux/lsm.h
 
 
 class Transition(Value):
@@ -258,7 +256,7 @@ def write_failed(transition: Transition, facts: "Situation", errno: int, call: s
     host = facts["apparmor"]
     own = {part["name"]: part["mode"] for part in host["components"]}
     path = "/proc/" + ATTRIBUTE[host["interface"]]
-    name = NAMES.get(errno, f"errno {errno}")
+    name = next((name for name, number in ERRNO.items() if number == errno), f"errno {errno}")
     confined = [part for part, mode in own.items() if mode != "unconfined"]
     if call == "check":
         why = f'the pending label read back is not "{transition.profile}": it may not be loaded, and a complaining profile hides that'
@@ -302,6 +300,12 @@ def pending_ok(transition: Transition, text: str) -> bool:
     return transition.action == "keep" or (named and LEARNING not in label and components(label) == (transition.profile,))
 
 
+def pending_text(outs: "dict[str, bytes]") -> "str | None":
+    """What was read back of the pending label, by whichever way it was; None when nothing was asked for."""
+    raw = outs.get("pending", b"").rstrip(b"\0") or outs.get("pending answer", b"")[LSM_CTX:].rstrip(b"\0")
+    return raw.decode("utf-8", "surrogateescape") if raw else None
+
+
 def check(transition: Transition, label: str, mode: "str | None" = None) -> "str | None":
     """Compares the label of the running process with what was decided: None when it holds, else a sentence.
 
@@ -330,105 +334,3 @@ def check(transition: Transition, label: str, mode: "str | None" = None) -> "str
             why += ", or it was removed while the process waited"
     wanted = "//&".join(sorted(transition.expected, key=lambda part: (part[:1] == ":", part)))  # other namespaces come last
     return f'the process runs under the apparmor label {shown}, not under "{wanted}"{why}'
-
-
-# ----------------------------------------------------------------------------------------------------------------- steps
-
-
-def proc_steps() -> "tuple[Step, ...]":
-    """Opens the host's /proc into the slot "proc" and makes sure that it is a procfs, not a file tree that looks like one.
-
-    A container can put files in the way of /proc (CVE-2019-16884, CVE-2025-52881), so this is done in the host's namespaces.
-    """
-    magic = Scratch("proc magic", 120)  # struct statfs, whose first word is f_type
-    return (
-        Step(
-            "open the host's /proc",
-            Call("openat", AT_FDCWD, "/proc", O_PATH | O_DIRECTORY | O_CLOEXEC, 0, into="proc"),
-            Call("fstatfs", Slot("proc"), magic),
-            Call("check", magic, PROC_SUPER_MAGIC, len(PROC_SUPER_MAGIC), ERRNO["ENODEV"]),
-            kind="proc", hint="/proc must be a mounted procfs",
-        ),
-    )
-
-
-RESOLVE_PLAIN = 0x01 | 0x02  # RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS: nothing mounted over it, nothing but procfs
-TO_READ, TO_WRITE = open_how(O_RDONLY | O_CLOEXEC, resolve=RESOLVE_PLAIN), open_how(O_WRONLY | O_CLOEXEC, resolve=RESOLVE_PLAIN)
-LSM_ATTR_EXEC, LSM_ID_APPARMOR = 101, 104  # linux/lsm.h
-LSM_CTX = 32  # struct lsm_ctx { u64 id, flags, len, ctx_len; u8 ctx[]; }
-
-
-def steps(transition: Transition, interface: "Literal['lsm', 'scoped', 'legacy']") -> "tuple[Step, ...]":
-    """The system calls of a transition: one write, then the pending label is read back and compared. None for "keep".
-
-    The step must be made by the process that later becomes the container's init or is copied to it, before it enters
-    namespaces, drops capabilities or sets no_new_privs; fork copies a pending transition, any exec clears it. It reads the
-    slot "proc" of proc_steps(). From Linux 6.8 the label is given by system call, which no file can stand in the way of;
-    where a seccomp filter around the runtime keeps that away (ENOSYS, EPERM), the same text is written to the file, and
-    the kernel's answer to that counts. What was read back is pending_text() of the reply's buffers, for pending_ok().
-    """
-    if transition.action == "keep":
-        return ()
-    text = f"{transition.action} {transition.profile}".encode("utf-8", "surrogateescape")
-    calls: "list[Call]" = []
-    if interface == "lsm":
-        ctx = Data(pack("=QQQQ", LSM_ID_APPARMOR, 0, LSM_CTX + len(text), len(text)) + text)
-        calls.append(Call("lsm_set_self_attr", LSM_ATTR_EXEC, ctx, LSM_CTX + len(text), 0, fine=("ENOSYS", "EPERM"), on_fine="file"))
-        calls += _pending_by_call(transition)
-    # the kernel takes one write as one command
-    calls += [
-        Call("openat2", Slot("proc"), ATTRIBUTE[interface], TO_WRITE, 24, into="label", label="file"),
-        Call("write", Slot("label"), text, len(text)),
-        Call("close", Slot("label")),
-        *_pending_by_file(transition, interface),
-    ]
-    verb = "stack on the label" if transition.action == "stack" else "change the label to"
-    return (Step(f'{verb} "{transition.profile}" at the exec', *calls, kind="label"),)
-
-
-def still(transition: Transition, interface: "Literal['lsm', 'scoped', 'legacy']") -> "tuple[Step, ...]":
-    """Reads the pending label back once more, just before the exec: between create and start somebody may have removed the profile,
-    and the kernel puts unconfined in its place (apparmorfs.c, aa_get_newest_label()). None for "keep"."""
-    if transition.action == "keep":
-        return ()
-    calls: "list[Call]" = []
-    if interface == "lsm":
-        calls += _pending_by_call(transition, fine=("ENOSYS", "EPERM"), on_fine="file")
-    calls += _pending_by_file(transition, interface, label="file")
-    what = f'see that the label "{transition.profile}" is still the one asked for'
-    hint = f'the profile "{transition.profile}" was removed or replaced; load it and create the container anew'
-    return (Step(what, *calls, kind="still", hint=hint),)
-
-
-def _wanted(transition: Transition, end: bytes) -> "tuple[bytes, int]":
-    """How the pending label has to begin as the kernel prints it, and room for it, its mode, or a wrong answer."""
-    name = transition.profile.encode("utf-8", "surrogateescape")
-    plain = split_namespace(transition.profile)[1] == "unconfined"  # printed without a mode
-    return name + (end if plain else b" ("), (len(name) + 512) & ~7
-
-
-def _pending_by_call(transition: Transition, fine: "tuple[str, ...]" = (), on_fine: str = "") -> "list[Call]":
-    wanted, size = _wanted(transition, b"\0")
-    answer = Out("pending answer", LSM_CTX + size)
-    return [
-        Call("lsm_get_self_attr", LSM_ATTR_EXEC, answer, Data(pack("=I", LSM_CTX + size)), 0, fine=fine, on_fine=on_fine),
-        Call("check", answer, pack("=Q", LSM_ID_APPARMOR), 8, ERRNO["EBADMSG"]),
-        Call("check", Part(answer, LSM_CTX), wanted, len(wanted), ERRNO["EBADMSG"], on_zero="end"),
-    ]
-
-
-def _pending_by_file(transition: Transition, interface: str, label: str = "") -> "list[Call]":
-    wanted, size = _wanted(transition, b"\n")
-    pending = Out("pending", size)
-    return [
-        Call("openat2", Slot("proc"), ATTRIBUTE[interface], TO_READ, 24, into="label", label=label),
-        Call("read", Slot("label"), pending, size),
-        Call("check", pending, wanted, len(wanted), ERRNO["EBADMSG"]),
-        Call("close", Slot("label")),
-    ]
-
-
-def pending_text(outs: "dict[str, bytes]") -> "str | None":
-    """What was read back of the pending label, by whichever way it was; None when nothing was asked for."""
-    raw = outs.get("pending", b"").rstrip(b"\0") or outs.get("pending answer", b"")[LSM_CTX:].rstrip(b"\0")
-    return raw.decode("utf-8", "surrogateescape") if raw else None

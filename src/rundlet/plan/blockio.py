@@ -3,7 +3,8 @@
 Sources: the kernel's cgroup-v1/blkio-controller.rst, cgroup-v2.rst, block/bfq-iosched.rst; runtime-spec config-linux.md, "Block IO".
 """
 
-from rundlet.plan.resources import Write, v1_only
+from rundlet.plan.resources import v1_only
+from rundlet.plan.write import Write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ of v1, for a container with a systemd that does not know v2. The host has to hav
 from rundlet import kernel as k
 from rundlet.errors import Refused
 from rundlet.plan.mounts import CLOSE_AT, FS, MAKE, attributes, fresh, onto, target
-from rundlet.plan.step import Call, Slot, Step
+from rundlet.plan.step import Call, Late, Slot, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def sources(index: int, dirs: "list[Hierarchy]") -> "tuple[Step, ...]":
     return tuple(
         Step(
             f"take hold of the cgroup {path}",
-            Call("open_tree", k.AT_FDCWD, path, k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC, into=f"cgroup{index}:{n}"),
+            Call("open_tree", k.AT_FDCWD, Late(f"cgroup {n}", path), k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC, into=f"cgroup{index}:{n}"),
             attributes(f"cgroup{index}:{n}", 0, 0, k.MS_PRIVATE), kind="source",
         )
         for n, (path, _, _) in enumerate(dirs)

@@ -9,7 +9,8 @@ descriptor of the folder without following links or leaving the image's mount.
 
 from rundlet import kernel as k
 from rundlet.plan.mounts import AT, TREE
-from rundlet.plan.step import Call, Out, Part, Scratch, Slot, Step, Value
+from rundlet.plan.step import Call, Out, Part, Scratch, Slot, Step
+from rundlet.plan.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

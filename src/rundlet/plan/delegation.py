@@ -4,8 +4,8 @@ Sources: runtime-spec config-linux.md, "Cgroup ownership"; crun(1), "run.oci.del
 """
 
 from rundlet.errors import BadSpec, Refused
-from rundlet.plan.mounts import is_bind
-from rundlet.plan.step import Value
+from rundlet.plan.bundle import is_bind
+from rundlet.plan.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

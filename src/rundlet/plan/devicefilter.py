@@ -11,7 +11,8 @@ from _struct import pack
 
 from rundlet import kernel as k
 from rundlet.errors import Refused
-from rundlet.plan.step import Call, Data, Out, Ptr, Slot, Step, Value
+from rundlet.plan.step import Call, Data, Late, Out, Ptr, Slot, Step
+from rundlet.plan.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -241,7 +242,7 @@ def load_steps(program: bytes, cgroup_dir: str, kernel: str = "") -> "tuple[Step
         load(program, kernel),
         Step(
             f"attach the device filter to {cgroup_dir}",
-            Call("openat", k.AT_FDCWD, cgroup_dir, k.O_RDONLY | k.O_CLOEXEC, into="cgroup"),
+            Call("openat", k.AT_FDCWD, Late("cgroup", cgroup_dir), k.O_RDONLY | k.O_CLOEXEC, into="cgroup"),
             Call("bpf", PROG_ATTACH, Data(Slot("cgroup"), Slot("device filter"), pack("=II", CGROUP_DEVICE, ALLOW_MULTI)), 16),
             Call("close", Slot("cgroup")),
             Call("close", Slot("device filter")),

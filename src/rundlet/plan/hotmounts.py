@@ -13,7 +13,7 @@ from rundlet.plan.step import Call, Out, Slot, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rundlet.plan.order import Bundle
+    from rundlet.plan.bundle import Bundle
     from rundlet.spec.types import Config
 
 MOUNT_ROOT = 0x2000  # STATX_ATTR_MOUNT_ROOT, linux/stat.h

@@ -11,8 +11,9 @@ outside and keeps a descriptor of it; the process is not needed any more. Mounts
 
 from rundlet import kernel as k
 from rundlet.errors import BadSpec, Refused
-from rundlet.plan.mounts import is_bind
-from rundlet.plan.step import Call, Data, Slot, Step, Value
+from rundlet.plan.bundle import is_bind
+from rundlet.plan.step import Call, Data, Slot, Step
+from rundlet.plan.value import Value
 from rundlet.spec.validate import check_maps
 
 TYPE_CHECKING = False

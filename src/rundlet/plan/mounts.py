@@ -9,14 +9,16 @@ before. open_tree(2), fsopen(2), mount_setattr(2): Linux 5.2 to 5.12.
 
 from rundlet import kernel as k
 from rundlet.errors import BadSpec
-from rundlet.plan.step import Call, Scratch, Slot, Step, Value
+from rundlet.plan.bundle import ORDINARY, is_bind
+from rundlet.plan.step import Call, Late, Scratch, Slot, Step
+from rundlet.plan.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rundlet.plan.bundle import Bundle
     from rundlet.plan.cgroupfs import Hierarchy
     from rundlet.plan.copyup import Fill
     from rundlet.plan.idmap import Users
-    from rundlet.plan.order import Bundle
     from rundlet.spec.types import Config, Mount
 
 # option: (attribute bits to set, bits to clear)
@@ -48,7 +50,6 @@ OWN = {
 NOTHING = ("defaults", "silent", "loud", "iversion", "noiversion")
 RESTRICTIVE = k.MOUNT_ATTR_RDONLY | k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC
 LONGEST = 255  # bytes of a value that fsconfig(2) takes
-ORDINARY = ("proc", "sysfs")  # are mounted on directories only, not where a symbolic link of the image leads: CVE-2023-27561
 
 IN_ROOT = k.RESOLVE_IN_ROOT | k.RESOLVE_NO_MAGICLINKS
 FIND = k.open_how(k.O_HERE, 0, IN_ROOT)
@@ -116,11 +117,6 @@ class Options(Value):
 def words() -> "list[str]":
     """Every mount option that is understood, besides those that a filesystem understands; sorted."""
     return sorted({*ATTRIBUTES, *DEEP, *PROPAGATION, *SUPERBLOCK, *OWN, *NOTHING})
-
-
-def is_bind(mount: "Mount") -> bool:
-    """Whether the mount shows a place of the host: spec, config.md: a type of none or bind, or an option that says so."""
-    return mount["type"] in ("bind", "rbind") or "bind" in mount["options"] or "rbind" in mount["options"]
 
 
 class Mounting:
@@ -311,7 +307,7 @@ def source(index: int, mount: "Mount", options: Options, path: str, base: int, p
     tree = f"bind{index}"
     deep = options.recursive
     how = k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC | (k.AT_RECURSIVE if deep else 0) | (k.AT_SYMLINK_NOFOLLOW if options.src_nofollow else 0)
-    calls = [Call("open_tree", k.AT_FDCWD, path, how, into=tree)]
+    calls = [Call("open_tree", k.AT_FDCWD, Late(f"source {index}", path), how, into=tree)]
     if inner:
         opened = Slot("from")
         calls = [find("root", inner, "from"), Call("open_tree", opened, "", how | k.AT_EMPTY_PATH, into=tree), Call("close", opened)]

@@ -3,7 +3,7 @@
 from _struct import pack
 
 from rundlet import kernel as k
-from rundlet.plan.step import Call, Data, Slot, Step
+from rundlet.plan.step import Call, Data, Late, Slot, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def join(paths: "dict[str, str]") -> "tuple[Step, ...]":
     steps = [
         Step(
             f"open the {kind} namespace {paths[kind]}",
-            Call("openat", k.AT_FDCWD, paths[kind], k.O_RDONLY | k.O_CLOEXEC, 0, into=f"ns:{kind}"), kind="namespace",
+            Call("openat", k.AT_FDCWD, Late(f"namespace {kind}", paths[kind]), k.O_RDONLY | k.O_CLOEXEC, 0, into=f"ns:{kind}"),
+            kind="namespace",
         )
         for kind in [*order, *(["user"] if "user" in paths else [])] if descriptor(paths[kind]) < 0
     ]
@@ -172,7 +173,8 @@ def names(hostname: "str | None", domainname: "str | None") -> "tuple[Step, ...]
     """The host name and the NIS domain name of the UTS namespace."""
     steps = []
     if hostname is not None:
-        steps.append(Step(f"set the host name to {hostname}", Call("sethostname", hostname, len(hostname.encode())), kind="uts"))
+        text = Late("hostname", hostname)
+        steps.append(Step(f"set the host name to {hostname}", Call("sethostname", text, len(hostname.encode())), kind="uts"))
     if domainname is not None:
         steps.append(Step(f"set the domain name to {domainname}", Call("setdomainname", domainname, len(domainname.encode())), kind="uts"))
     return tuple(steps)

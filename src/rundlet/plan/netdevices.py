@@ -13,7 +13,8 @@ from _struct import pack, unpack_from
 
 from rundlet import kernel as k
 from rundlet.errors import Fault
-from rundlet.plan.step import Call, Data, Part, Ptr, Scratch, Slot, Step, Value
+from rundlet.plan.step import Call, Data, Part, Ptr, Scratch, Slot, Step
+from rundlet.plan.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

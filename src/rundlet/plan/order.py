@@ -26,15 +26,18 @@ from _struct import pack
 from rundlet import kernel as k
 from rundlet.errors import Refused
 from rundlet.plan import mounts, namespaces, process, rootfs
-from rundlet.plan.apparmor import proc_steps, still
-from rundlet.plan.apparmor import steps as label_steps
-from rundlet.plan.step import Call, Data, Scratch, Slot, Step, Value
+from rundlet.plan.asking import proc_steps, still
+from rundlet.plan.asking import steps as label_steps
+from rundlet.plan.bundle import Bundle, is_bind
+from rundlet.plan.command import has_home
+from rundlet.plan.step import Call, Data, Scratch, Slot, Step
+from rundlet.plan.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
-    from rundlet.plan import cgroupfs, netdevices
+    from rundlet.plan import cgroupfs
     from rundlet.plan.apparmor import Transition
     from rundlet.plan.copyup import Fill
     from rundlet.plan.idmap import Users
@@ -171,7 +174,7 @@ def create(
         enter += [*rootfs.confine_to_directory(bundle.rootfs), rootfs.working_directory(proc["cwd"])]
         if proc["terminal"]:
             enter += [process.terminal(_size(proc), False, proc["user"]["uid"])]
-    enter += [process.program_exists(proc), *([] if process.has_home(proc) else [process.read_passwd()])]
+    enter += [process.program_exists(proc), *([] if has_home(proc) else [process.read_passwd()])]
     stages = (
         *_users(mounting), Stage("outside", tuple(outside)), Stage("user namespace", tuple(split)), *_devices(bundle),
         *_inside(inside, len(mounting.fills)), Stage("enter", tuple(enter)), *_turns(proc, in_user),
@@ -236,7 +239,7 @@ def execute(
         process.session(),
         *([process.terminal(_size(proc), False, proc["user"]["uid"])] if proc["terminal"] else []),
         process.program_exists(proc),
-        *([] if process.has_home(proc) else [process.read_passwd()]),
+        *([] if has_home(proc) else [process.read_passwd()]),
     ]
     ending = confine(proc, filter_, flags(config), choices, still(transition, interface), (), _scheduling(config, proc))
     stages = (Stage("outside", tuple(outside)), Stage("enter", tuple(enter)), *_turns(proc, in_user), Stage("last", ending))
@@ -319,40 +322,6 @@ def _devices(bundle: "Bundle") -> "tuple[Stage, ...]":
 NO_CAPABILITIES: "Capabilities" = {"bounding": [], "effective": [], "inheritable": [], "permitted": [], "ambient": []}
 
 
-class Bundle(Value):
-    """What the plan needs to know of the bundle and the host's files, looked up beforehand.
-
-    `rootfs` is absolute and real; `sources` maps each bind mount's index to (absolute path, is a directory); `targets` gives the
-    destinations that symlinks of the image lead elsewhere, resolved inside the root, by the mount's index too; `devices` are the network
-    devices to be moved, each with its name in the container. Seldom needed: `links`, what the links say that are copied (copy-symlink),
-    `modes` of the directories that a tmpfs covers, `filesystems` of the sources whose ids are mapped, and `covers`, where the host has
-    a proc or sysfs, the last one first, which --no-pivot would leave within reach; `inside`, the sources that are in the root filesystem,
-    below an earlier mount.
-    """
-
-    __slots__ = ("rootfs", "sources", "targets", "devices", "links", "modes", "filesystems", "covers", "inside")
-
-    def __init__(
-        self, rootfs: str, sources: "dict[int, tuple[str, bool]]", targets: "dict[int, str]",
-        devices: "tuple[tuple[netdevices.Device, str], ...]" = (),
-    ) -> None:
-        self.rootfs = rootfs
-        self.sources = sources
-        self.targets = targets
-        self.devices = devices
-        self.links: "dict[int, str]" = {}
-        self.modes: "dict[int, int]" = {}
-        self.filesystems: "dict[int, str]" = {}
-        self.covers: "tuple[str, ...]" = ()
-        self.inside: "dict[int, str]" = {}
-
-    def fields(self) -> "tuple[object, ...]":
-        """Hashable, as every value is."""
-        tables: "tuple[dict[int, object], ...]"
-        tables = (self.sources, self.targets, self.links, self.modes, self.filesystems, self.inside)  # type: ignore[assignment]
-        return (self.rootfs, self.devices, self.covers, *(tuple(table.items()) for table in tables))
-
-
 def _bounding(proc: "Process") -> int:
     return process.bits((proc["capabilities"] or NO_CAPABILITIES)["bounding"])
 
@@ -417,7 +386,7 @@ def _inside(steps: "list[Step]", fills: int) -> "tuple[Stage, ...]":
 
 def _own_dev(config: "Config") -> bool:
     """Whether /dev is a directory of the host, bound: then nothing is made in it."""
-    return any(m["destination"].rstrip("/") == "/dev" and mounts.is_bind(m) for m in config["mounts"])
+    return any(m["destination"].rstrip("/") == "/dev" and is_bind(m) for m in config["mounts"])
 
 
 def _populate(config: "Config", placed: "list[Step]", nodes: bool) -> "list[Step]":

@@ -6,13 +6,13 @@ Each function gives the steps of one matter; their order, which is the security 
 from _struct import pack
 
 from rundlet import kernel as k
-from rundlet.plan.step import Call, Data, Out, Ptr, Scratch, Slot, Step
+from rundlet.plan.command import candidates, environment, executes, joins, places
+from rundlet.plan.step import Call, Data, Late, Out, Ptr, Scratch, Slot, Step, Texts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rundlet.spec.types import Capabilities, Process, Rlimit, User
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NOT_THERE = ("ENOENT", "ENOTDIR", "EACCES")
 UNKNOWN = ("EINVAL",)
 CWD = Scratch("cwd", 4096)
@@ -44,8 +44,8 @@ def keyring(name: str) -> Step:
     """
     name = "_ses." + name
     return Step(
-        f"join the session keyring {name}",
-        Call("keyctl", KEYCTL_JOIN_SESSION_KEYRING, name, into="keyring", fine=("ENOSYS",), on_fine="end"),
+        joins(name),
+        Call("keyctl", KEYCTL_JOIN_SESSION_KEYRING, Late("keyring", name), into="keyring", fine=("ENOSYS",), on_fine="end"),
         Call("keyctl", KEYCTL_SETPERM, Slot("keyring"), KEYRING_PERMISSIONS), kind="keyring", hint="--no-new-keyring keeps the caller's",
     )
 
@@ -181,31 +181,15 @@ def directory_is_inside(path: str) -> Step:
     )
 
 
-def environment(process: "Process") -> "list[str]":
-    """The environment, each variable once: of several the last one counts, where most programs would find the first."""
-    return list({entry.partition("=")[0]: entry for entry in process["env"]}.values())
-
-
-def candidates(process: "Process") -> "list[str]":
-    """Where the program may be: itself when it has a slash, else one path for each folder of the process's PATH. execvp(3)."""
-    name = process["args"][0]
-    if "/" in name:
-        return [name]
-    path = next((entry[5:] for entry in environment(process) if entry[:5] == "PATH="), PATH)
-    return [f"{folder or '.'}/{name}" for folder in path.split(":")]
-
-
 def program_exists(process: "Process") -> Step:
     """Finds the program before anything waits for it, so that the error comes from create and not from start."""
     paths = candidates(process)
     how = k.open_how(k.O_HERE, 0, k.RESOLVE_IN_ROOT | k.RESOLVE_NO_MAGICLINKS)
     calls = []
-    for path in paths:
-        # relative to the working directory, which is inside the root: openat2 takes it from there
-        place = path.lstrip("/") if path[:1] == "/" else f"{process['cwd'].lstrip('/')}/{path}".lstrip("/")
+    for n, (path, place) in enumerate(zip(paths, places(process), strict=True)):
         last = path == paths[-1]
         calls += [
-            Call("openat2", Slot("root"), place, how, 24, into="program", fine=() if last else (*NOT_THERE, "ELOOP"),
+            Call("openat2", Slot("root"), Late(f"place {n}", place), how, 24, into="program", fine=() if last else (*NOT_THERE, "ELOOP"),
                  on_fine="" if last else f"not {path}"),
             # a directory is none, whatever its mode says: only a directory has a place called "."
             Call("openat2", Slot("program"), ".", how, 24, into="folder", fine=("ENOTDIR",), on_fine=f"file {path}"),
@@ -223,12 +207,11 @@ def program_exists(process: "Process") -> Step:
 
 def execute(process: "Process") -> Step:
     """Becomes the program. Of several places the first that has it counts, as the shell does it: execvp(3)."""
-    argv = Data(*[Ptr(word) for word in process["args"]], bytes(8))
-    envp = Data(*[Ptr(entry) for entry in environment(process)], bytes(8))
-    paths = candidates(process)
+    argv, envp = Texts("argv", tuple(process["args"])), Texts("envp", tuple(environment(process)))
+    paths = [Late(f"path {n}", path) for n, path in enumerate(candidates(process))]
     calls = [Call("execve", path, argv, envp, fine=NOT_THERE) for path in paths[:-1]]
     calls.append(Call("execve", paths[-1], argv, envp))
-    return Step(f"execute {' '.join(process['args'])}", *calls, kind="exec")
+    return Step(executes(process), *calls, kind="exec")
 
 
 def read_passwd(size: int = 4096) -> Step:
@@ -243,17 +226,3 @@ def read_passwd(size: int = 4096) -> Step:
         Call("read", Slot("passwd"), Out("passwd", size), size, fine=("EISDIR", "EIO", "EINVAL", "EAGAIN")),
         Call("close", Slot("passwd")), kind="passwd",
     )
-
-
-def has_home(process: "Process") -> bool:
-    """Whether the environment says where the user's home is; an empty HOME says nothing."""
-    return any(entry[:5] == "HOME=" and len(entry) > 5 for entry in environment(process))
-
-
-def home(passwd: bytes, uid: int) -> str:
-    """The home directory of `uid` in the text of a passwd file; / when it is not there. passwd(5)."""
-    for line in passwd.split(b"\n"):
-        fields = line.split(b":")
-        if len(fields) == 7 and fields[2] == b"%d" % uid and fields[5][:1] == b"/":
-            return fields[5].decode("utf-8", "surrogateescape")
-    return "/"

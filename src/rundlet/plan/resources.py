@@ -9,7 +9,7 @@ given" where a limit of 0 makes no sense. Sources: the kernel's cgroup-v1/*.rst 
 
 from rundlet.errors import Refused
 from rundlet.plan.devicefilter import allows_all, lines, rules
-from rundlet.plan.step import Value
+from rundlet.plan.write import Write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,25 +29,6 @@ if TYPE_CHECKING:
 UNLIMITED = 1 << 63
 # files that move, stop or kill processes rather than limit them
 NOT_LIMITS = ("cgroup.procs", "cgroup.threads", "cgroup.kill", "cgroup.freeze", "cgroup.type")
-
-
-class Write(Value):
-    """`text` for `file` of the controller's cgroup; `what` it is, in words.
-
-    Errnos in `fine` do not fail it; `otherwise` is written instead where the kernel has no such file.
-    """
-
-    __slots__ = ("controller", "file", "text", "what", "fine", "otherwise")
-
-    def __init__(
-        self, controller: str, file: str, text: str, what: str, fine: "tuple[str, ...]" = (), otherwise: "Write | None" = None
-    ) -> None:
-        self.controller = controller
-        self.file = file
-        self.text = text
-        self.what = what
-        self.fine = fine
-        self.otherwise = otherwise
 
 
 def version(cgroups: "CgroupFacts", controller: str) -> int:

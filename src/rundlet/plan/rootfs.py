@@ -5,7 +5,7 @@ The order is that of order.py. `root` is the slot of the root filesystem's mount
 
 from rundlet import kernel as k
 from rundlet.plan.mounts import AT, ATTACH, CLONE, CLOSE_AT, CLOSE_TREE, FIND, PROPAGATION, ROOT, TREE, attributes, fresh, target
-from rundlet.plan.step import Call, Part, Scratch, Slot, Step
+from rundlet.plan.step import Call, Late, Part, Scratch, Slot, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def hold(rootfs: str, base: int, mount_namespace: bool) -> Step:
 
     Its clone is made private, or a slave where `base` says so, so that what is mounted in it reaches nobody.
     """
-    what = f"take hold of the root filesystem {rootfs}"
+    what, rootfs = f"take hold of the root filesystem {rootfs}", Late("root", rootfs)
     if not mount_namespace:
         return Step(what, Call("openat", k.AT_FDCWD, rootfs, k.O_HERE | k.O_DIRECTORY, 0, into="root"), kind="source")
     return Step(
@@ -70,7 +70,8 @@ def take(rootfs: str) -> "tuple[Step, ...]":
         Step("receive mounts from the host, send none", Call("mount", 0, "/", 0, k.MS_REC | k.MS_SLAVE, 0), kind="propagation"),
         Step(
             f"mount the root filesystem on {rootfs}",
-            Call("move_mount", Slot("root"), "", k.AT_FDCWD, rootfs, k.MOVE_MOUNT_F_EMPTY_PATH | k.MOVE_MOUNT_T_SYMLINKS), kind="root",
+            Call("move_mount", Slot("root"), "", k.AT_FDCWD, Late("root", rootfs), k.MOVE_MOUNT_F_EMPTY_PATH | k.MOVE_MOUNT_T_SYMLINKS),
+            kind="root",
         ),
     )
 

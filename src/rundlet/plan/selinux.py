@@ -2,7 +2,7 @@
 
 from rundlet import kernel as k
 from rundlet.errors import BadSpec, Refused
-from rundlet.plan.mounts import is_bind
+from rundlet.plan.bundle import is_bind
 from rundlet.plan.step import Call, Slot, Step
 
 TYPE_CHECKING = False

@@ -9,28 +9,11 @@ carries back) or a Scratch (the same, not carried back). Nothing here does anyth
 explain prints them.
 """
 
+from rundlet.plan.value import Value
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeAlias
-
-
-class Value:
-    """Compared, hashed and printed by its fields; never changed once made."""
-
-    __slots__: "tuple[str, ...]" = ()
-
-    def fields(self) -> "tuple[object, ...]":
-        """The values of the slots, in their order."""
-        return tuple(getattr(self, name) for name in self.__slots__)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Value) and type(self) is type(other) and self.fields() == other.fields()
-
-    def __hash__(self) -> int:
-        return hash((type(self).__name__, self.fields()))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(map(repr, self.fields()))})"
 
 
 class Slot(tuple[str, int]):
@@ -104,6 +87,35 @@ class Data(Value):
 
     def __init__(self, *parts: "bytes | Ptr | Slot") -> None:
         self.parts = parts
+
+
+class Late(str):
+    """A text that is one container's alone, by the `name` of what it is: plans that differ in nothing else are packed to one template.
+
+    A text in all but its hash: so whoever keeps texts by their value does not take it for another that reads the same.
+    """
+
+    __slots__ = ("name",)
+    name: str
+
+    def __new__(cls, name: str, text: str) -> "Late":
+        late = str.__new__(cls, text)
+        late.name = name
+        return late
+
+    def __hash__(self) -> int:
+        return hash((Late, self.name))
+
+
+class Texts(Data):
+    """Pointers to texts and a null behind them, as execve(2) takes them: late, as a Late is."""
+
+    __slots__ = ("name", "texts")
+
+    def __init__(self, name: str, texts: "tuple[str, ...]") -> None:
+        super().__init__(*[Ptr(text) for text in texts], bytes(8))
+        self.name = name
+        self.texts = texts
 
 
 class Call(Value):

@@ -10,7 +10,7 @@ A property is (name, (D-Bus signature, value)). Sources: systemd.resource-contro
 
 from rundlet.errors import BadSpec
 from rundlet.plan.gvariant import Text
-from rundlet.plan.step import Value
+from rundlet.plan.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from rundlet.plan.devicefilter import Rule
-    from rundlet.plan.resources import Write
+    from rundlet.plan.write import Write
 
     Variant: TypeAlias = tuple[str, object]
     Properties: TypeAlias = dict[str, Variant]

@@ -5,15 +5,15 @@ holds the rules that look at more than one key, or further into a text than its 
 """
 
 from rundlet.errors import BadSpec
-from rundlet.jsontext import escape, loads, show
-from rundlet.spec.table import CONFIG, PROCESS, RESOURCES
-from rundlet.spec.validate import check_config, check_process, check_resources, check_version
+from rundlet.jsontext import escape, is_odd, loads, show
+from rundlet.spec.table import CONFIG, HOOKS, PROCESS, RESOURCES
+from rundlet.spec.validate import check_config, check_hooks, check_process, check_resources, check_version
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
-    from rundlet.spec.types import Config, Process, Resources
+    from rundlet.spec.types import Config, Hooks, Process, Resources
 
     Row: TypeAlias = tuple[str, Any, str, Any]
     Rows: TypeAlias = tuple[Row, ...]
@@ -34,6 +34,13 @@ def load(text: bytes) -> "tuple[Config, list[str]]":
     config: Config = read(text, value, CONFIG, "config.json")
     check_config(config, warnings)
     return config, warnings
+
+
+def load_hooks(value: object) -> "Hooks":
+    """The hooks of a configuration as it is written; its texts must be fit for the kernel already. Raises BadSpec as `load` does."""
+    hooks: Hooks = resolve(value, HOOKS, "/hooks")
+    check_hooks(hooks)
+    return hooks
 
 
 def load_process(text: bytes) -> "tuple[Process, list[str]]":
@@ -60,10 +67,8 @@ def load_resources(text: bytes) -> "tuple[Resources, list[str]]":
 def read(text: bytes, value: object, rows: "Rows", name: str) -> "Any":
     """The value shaped by `rows`, its strings fit for the kernel."""
     shaped = resolve(value, rows, "", name)
-    if b"\\u" in text:  # NUL and lone surrogates can only be written as escapes: JSON bars the one raw, UTF-8 the other
-        lower = text.lower()
-        if b"\\u0000" in lower or b"\\ud" in lower:
-            check_texts(shaped, "")
+    if is_odd(text):
+        check_texts(shaped, "")
     return shaped
 
 

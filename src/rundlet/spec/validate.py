@@ -10,7 +10,7 @@ from rundlet.spec.table import CAPABILITIES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rundlet.spec.types import Config, IDMapping, Linux, Mount, Process, Resources, Scheduler, Seccomp
+    from rundlet.spec.types import Config, Hooks, IDMapping, Linux, Mount, Process, Resources, Scheduler, Seccomp
 
 IPC_SYSCTLS = (
     "kernel/msgmax",
@@ -43,15 +43,20 @@ def check_config(config: "Config", warnings: "list[str]") -> None:
     check_process(config["process"], "/process", warnings)
     check_namespaces(config)
     check_mounts(config["mounts"], linux, warnings)
-    for hooks in config["hooks"].values():
-        for hook in hooks:  # type: ignore[attr-defined]  # the values of a TypedDict are objects to mypy
-            hook["args"] = hook["args"] or [hook["path"]]
+    check_hooks(config["hooks"])
     linux["sysctl"] = {check_sysctl(name, f"/linux/sysctl/{escape(name)}", config): value for name, value in linux["sysctl"].items()}
     check_devices(linux, warnings)
     check_resources(linux["resources"], "/linux/resources")
     if linux["seccomp"]:
         check_seccomp(linux["seccomp"], "/linux/seccomp")
     check_rest(linux, warnings)
+
+
+def check_hooks(hooks: "Hooks") -> None:
+    """config.md, "POSIX-platform Hooks": without arguments there is the path."""
+    for each in hooks.values():
+        for hook in each:  # type: ignore[attr-defined]  # the values of a TypedDict are objects to mypy
+            hook["args"] = hook["args"] or [hook["path"]]
 
 
 def check_version(version: str) -> None:

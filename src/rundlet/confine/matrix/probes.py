@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from struct import pack, unpack_from
 
 from rundlet import kernel as k
-from rundlet.executor.program import Reply
+from rundlet.executor.template import Reply
 from rundlet.plan.step import Call, Data, Out, Ptr, Slot, Step
 
 CHILD = 17  # SIGCHLD, in clone(2)'s flags

@@ -22,7 +22,8 @@ from typing import Any
 
 from rundlet.confine.matrix.probes import CHILD, FORK_TARGET, PROBED, Command, Probe, command_steps
 from rundlet.errors import Fault, StepFailed
-from rundlet.executor.program import REPLY, ROOM, SLOTS, Program
+from rundlet.executor.program import Program
+from rundlet.executor.template import REPLY, ROOM, SLOTS
 from rundlet.kernel import PR_SET_NAME
 from rundlet.plan.step import Call, Out, Slot, Step
 

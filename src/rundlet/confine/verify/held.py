@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rundlet.confine.verify.around import Host
     from rundlet.confine.verify.compare import Findings
     from rundlet.confine.verify.model import Target
-    from rundlet.plan.resources import Write
+    from rundlet.plan.write import Write
 
 
 SHOWN = 16  # digits of a hash; all of it are in the record

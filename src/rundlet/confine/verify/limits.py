@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rundlet.confine.verify.compare import Findings
-    from rundlet.plan.resources import Write
+    from rundlet.plan.write import Write
 
 PAGE = 65536  # the largest page size there is: a limit may be rounded by that much
 V1_MOST = 1 << 62  # what cgroup v1 prints for no limit of bytes is above this

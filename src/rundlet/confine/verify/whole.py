@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from rundlet.confine.verify.inside import ST_NODEV, ST_NOEXEC, ST_NOSUID, ST_RDONLY
 from rundlet.kernel import MS_SHARED
-from rundlet.plan.mounts import Options, is_bind
+from rundlet.plan.bundle import is_bind
+from rundlet.plan.mounts import Options
 from rundlet.plan.rootfs import propagation
 
 if TYPE_CHECKING:
