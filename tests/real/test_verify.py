@@ -1,5 +1,6 @@
 """rundlet verify: containers as they were asked for hold, and those that were made wrong on purpose are found and named."""
 
+import ctypes
 import json
 import os
 import shutil
@@ -85,6 +86,7 @@ ALL = ("--mount", "--uts", "--ipc", "--net", "--pid")
 
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MNT_DETACH = 1, 2, 4, 8, 32, 4096, 2
+MS_SHARED = 1 << 20
 INSIDE = """
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -530,13 +532,23 @@ def test_an_id_map_that_is_another(box: Box) -> None:
 
 
 def test_propagation_to_the_host(box: Box) -> None:
-    if not any(" shared:" in line and line.split(" ")[4] == "/" for line in Path("/proc/self/mountinfo").read_text().splitlines()):
-        pytest.skip("no mount of this host is shared")
-    box.linux["rootfsPropagation"] = "shared"
-    pid = box.started()
-    box.linux["rootfsPropagation"] = "private"
-    box.save()
-    verify(box, "--pid", str(pid), "--config", str(box.bundle))
+    shared = box.folder / "shared"
+    shared.mkdir()
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert not libc.mount(b"tmpfs", str(shared).encode(), b"tmpfs", ctypes.c_ulong(0), None), os.strerror(ctypes.get_errno())
+    try:
+        assert not libc.mount(None, str(shared).encode(), None, ctypes.c_ulong(MS_SHARED), None), os.strerror(ctypes.get_errno())
+        box.mount("/mnt/asked", str(shared), "rbind", "rshared")
+        pid = box.started()
+        holds(box)
+        box.config["mounts"][-1]["options"] = ["rbind"]
+        box.save()
+        found = verify(box, "--pid", str(pid), "--config", str(box.bundle))
+        assert facts(found) == {("propagation", "/mnt/asked")}
+        assert found["differences"][0]["asked"] == "not shared with the host"
+        box.ended()
+    finally:
+        assert not libc.umount2(str(shared).encode(), MNT_DETACH)
 
 
 def test_a_namespace_made_inside_is_no_difference(box: Box) -> None:
