@@ -632,6 +632,7 @@ def test_containers_of_other_runtimes(boxes: Callable[..., Box], name: str) -> N
     box = boxes(words)
     own = Box(box.folder, bundles.words(), box.busybox, id=f"{box.id}-not")
     box.linux["resources"] = {"memory": {"limit": 256 << 20}, "pids": {"limit": 64}, "devices": [{"allow": False, "access": "rwm"}]}
+    box.mount("/sys/fs/cgroup", "cgroup", "ro", "nosuid", "noexec", "nodev", kind="cgroup")
     filtered(box)
     box.created()
     found = verify(own, "--pid", str(box.pid), "--config", str(box.bundle))

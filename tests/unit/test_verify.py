@@ -544,3 +544,15 @@ def test_the_hosts_user_namespace_is_no_excuse_for_capabilities() -> None:
     beside = around(container=mapped, asked={**ASKED, "user": None})
     one = process(task(capabilities=((1 << 41) - 1,) * 5, spaces={**mapped, "user": HOST["user"]}))
     assert {"capabilities", "namespace"} <= set(facts(found(one, beside=beside)))
+
+
+def test_of_the_hierarchies_of_cgroup_v1_each_is_looked_at() -> None:
+    config = configuration()
+    config["mounts"] = [{**config["mounts"][0], "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro", "nosuid"]}]
+    tops = "36 35 98:0 / /sys/fs/cgroup rw,nosuid - tmpfs cgroup rw".split(" ")
+    for flags, differs in (("ro,nosuid", []), ("rw,nosuid", ["/sys/fs/cgroup/pids"]), ("ro", ["/sys/fs/cgroup/pids"])):
+        inner = f"37 36 98:0 / /sys/fs/cgroup/pids {flags} - cgroup cgroup rw,pids".split(" ")
+        view = inside.View({36: inside.parse(tops), 37: inside.parse(inner)}, {"/sys/fs/cgroup": place(path="/sys/fs/cgroup", mount=36, flags=2)})
+        findings = Findings()
+        whole.mounts(config, view, set(), findings)
+        assert [one.subject for one in findings.differences] == differs

@@ -108,6 +108,12 @@ def _mount(mount: "Asked", view: "View", found: "Findings") -> None:
     if live and not is_bind(mount) and not _same_type(mount["type"] or "", live.type):
         found.differs("mount", where, wanted, f"{live.type} from {live.source}")
         return
+    if live and live.type == "tmpfs" and mount["type"] == "cgroup" and not is_bind(mount):
+        # cgroup v1: a directory of directories, one for each hierarchy; runc leaves the outer one, in which there is nothing, writable
+        for inner in view.below(place.path):
+            if inner.type in ("cgroup", "cgroup2"):
+                _restrictions(mount, inner.point, _flags(inner), wanted, found)
+        return
     _restrictions(mount, where, place.flags, wanted, found)
 
 
