@@ -28,6 +28,8 @@ async def look(bundle: str, root: str) -> dict[str, Any]:
         found["first"] = label(container.pid)
         async with container.spawn(["sleep", "1000"]) as process:
             found["second"] = label(process.pid)
+        denied = await container.exec(["sh", "-c", "kill 1"], capture=True)
+        found["denied"] = denied.status, [(one.operation, one.what, one.container) for one in await aio.denials(container)]
         found["status"] = (await aio.verify(container)).status
         task = asyncio.create_task(container.exec(["sleep", "1000"]))
         while len(container.pids()) < 2:

@@ -270,6 +270,9 @@ def test_a_program_that_is_confined_itself(seen: Results) -> None:
     assert set(saw["due"].split("//&")) == {"guarded", "sealed"}
     for label in (saw["first"], saw["second"]):
         assert (set(label.removesuffix(" (enforce)").split("//&")), label[-10:]) == ({"guarded", "sealed"}, " (enforce)")
+    status, denials = saw["denied"]
+    assert status == 1
+    assert [(operation, "guarded//&sealed" in what) for operation, what, _ in denials] == [("signal", True)]
     assert (saw["status"], saw["cancelled"], saw["children"], saw["left"]) == ("holds", [True, True], True, [])
 
 
