@@ -229,7 +229,7 @@ class Creation:
 
             self.files = hooks.Files(config["annotations"])
         self.stdio = process.stdio_to_give(config["process"])
-        found = self.known and self.known.plan(self)
+        found = self.known.plan(self) if self.known and not self.bare else None
         if found:
             log.debug(f"the plan of such a container is kept as {self.known and self.known.second}")
             self.plan, self.writes, self.devices, self.names, self.filtered = found
