@@ -12,7 +12,7 @@ from rundlet import host, jsontext, spec
 from rundlet.cgroup import place as cgroup_place
 from rundlet.confine.text import call_text, section
 from rundlet.errors import BadSpec, Fault, Refused, Usage
-from rundlet.life import bundle, create, preload, process, rootless, store
+from rundlet.life import bundle, deciding, preload, process, rootless, store
 from rundlet.options import Options
 from rundlet.plan import delegation, devicefilter, order, resources, systemd
 from rundlet.plan.seccomp import describe, receiver
@@ -45,7 +45,7 @@ def main(options: Options) -> int:
 def ask(options: Options, facts: "Facts | None") -> "Explanation":
     """What create would do with the options' bundle on the host of `facts`; None: on this one. Raises BadSpec and Fault."""
     path = store.absolute(options.bundle)
-    config, warnings = spec.load(bundle.text(options)) if facts else create.read(options)[::2]
+    config, warnings = spec.load(bundle.text(options)) if facts else deciding.read(options)[::2]
     here = facts is None
     facts = facts or host.facts(config["process"]["apparmorProfile"], everything=True)
     explanation = explain(config, path, facts, options.cgroup_manager == "systemd", here)
@@ -154,7 +154,7 @@ def explain(config: "Config", path: str, facts: "Facts", by_systemd: bool = Fals
     try:
         if any(name.startswith("org.rundlet.apparmor.") for name in config["annotations"]):
             found.preload = preload.prepare(Options(), config, path, facts, here)
-        found.transition = create.decide(config, facts)
+        found.transition = deciding.decide(config, facts)
         unit = systemd.unit(config["linux"]["cgroupsPath"], "ID", is_user(facts)) if by_systemd else None
         below = f"{unit.path()}/{subgroup(config, facts)}" if unit else config["linux"]["cgroupsPath"]
         bare = bool(facts.get("uid") or facts.get("user_namespace"))

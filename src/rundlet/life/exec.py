@@ -8,7 +8,7 @@ from rundlet.cgroup import files as cgroup_files
 from rundlet.cgroup import place as cgroup_place
 from rundlet.errors import BadSpec, Fault, StepFailed, Usage, WrongState
 from rundlet.executor import client
-from rundlet.life import create, observe, process, sockets, store
+from rundlet.life import deciding, observe, process, sockets, store
 from rundlet.plan import order
 from rundlet.plan import process as plan_process
 
@@ -176,7 +176,7 @@ def join(
     in_user = any(space["type"] == "user" for space in config["linux"]["namespaces"])
     process.grantable(proc, facts, in_user)
     process.attainable(proc["rlimits"], facts)
-    transition = create.decide({**config, "process": proc}, facts)
+    transition = deciding.decide({**config, "process": proc}, facts)
     filter_ = process.seccomp_program(config)
     keyring = record.get("keyring", False)
     agent = process.seccomp_agent(config) if filter_ is not None else None

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rundlet.executor.program import Program
     from rundlet.executor.template import Packed, Template
     from rundlet.life.create import Creation
+    from rundlet.life.deciding import Decision
     from rundlet.options import Options
     from rundlet.plan.apparmor import Transition
     from rundlet.spec.types import Config
@@ -125,7 +126,7 @@ class Known:
             },
         })
 
-    def plan(self, new: "Creation") -> "tuple[Plan, tuple[Write, ...], bytes, Names | None, str | None] | None":
+    def plan(self, new: "Decision") -> "tuple[Plan, tuple[Write, ...], bytes, Names | None, str | None] | None":
         """The plan, the limits, the device filter, the last steps by name and the digest of the seccomp filter, if they are kept."""
         self.second = digest(situation(self.name, new))
         raw = keep.load(self.at, self.second, KIND, LARGEST) if self.config else None
@@ -230,7 +231,7 @@ def fill(config: "Config", late: Late) -> "Config":
     return config
 
 
-def situation(name: str, new: "Creation") -> "tuple[object, ...]":
+def situation(name: str, new: "Decision") -> "tuple[object, ...]":
     """All that a plan depends on besides the configuration called `name` and the texts of the container."""
     facts, options, bundle, proc = new.facts, new.options, new.bundle, new.config["process"]
     layout = facts["cgroup"]
@@ -247,7 +248,7 @@ def situation(name: str, new: "Creation") -> "tuple[object, ...]":
     )
 
 
-def values(new: "Creation") -> "dict[str, str | tuple[str, ...]]":
+def values(new: "Decision") -> "dict[str, str | tuple[str, ...]]":
     """The texts of a container by the names that the plan gives them."""
     config = new.config
     proc = config["process"]
@@ -268,7 +269,7 @@ def values(new: "Creation") -> "dict[str, str | tuple[str, ...]]":
     return found
 
 
-def named(names: "Names", new: "Creation") -> "Names":
+def named(names: "Names", new: "Decision") -> "Names":
     """The steps of the last program by name, for this container: two of them say what is its own."""
     whats, ops, outs = names
     said = {"exec": executes(new.config["process"]), "keyring": joins("_ses." + new.options.id)}

@@ -10,13 +10,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rundlet.executor.client import Executor
     from rundlet.life.create import Creation
+    from rundlet.life.deciding import Decision
     from rundlet.life.store import Record
     from rundlet.plan.order import Plan
     from rundlet.plan.resources import CgroupFacts
     from rundlet.plan.step import Step
 
 
-def decide(new: "Creation", layout: "CgroupFacts") -> None:
+def decide(new: "Decision", layout: "CgroupFacts") -> None:
     """Decides everything that depends on what has been found, and refuses what cannot be done. Raises BadSpec and Refused."""
     config, facts = new.config, new.facts
     limits = config["linux"]["resources"]
@@ -43,7 +44,7 @@ def decide(new: "Creation", layout: "CgroupFacts") -> None:
     new.plan = plan(new)
 
 
-def plan(new: "Creation") -> "Plan":
+def plan(new: "Decision") -> "Plan":
     """The plan itself."""
     config, facts = new.config, new.facts
     denied = False
@@ -61,7 +62,7 @@ def plan(new: "Creation") -> "Plan":
     return order.create(config, new.transition, facts["apparmor"]["interface"], new.bundle, hierarchies, new.filter, new.choices)
 
 
-def again(new: "Creation") -> "Plan":
+def again(new: "Decision") -> "Plan":
     """The plan of a container that was started by one that was kept, for who has to know its steps."""
     config, _ = spec.load(new.text)
     process.grantable(config["process"], new.facts, False)

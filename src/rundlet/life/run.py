@@ -4,7 +4,7 @@ import posix
 
 from rundlet import kernel
 from rundlet.errors import Fault
-from rundlet.life import bundle, create, delete, foreground, kept, process, sockets, start, store
+from rundlet.life import bundle, create, deciding, delete, foreground, kept, process, sockets, start, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def main(options: "Options") -> int:
     """The verb; the status is the container's own, 128 + the signal that ended it, or 0 when detached."""
     path = bundle.folder(options)
-    config, text, known = create.load(options)
+    config, text, known = deciding.load(options)
     terminal = config["process"]["terminal"]
     if options.console_socket and not terminal:
         raise Fault("--console-socket is given, but process.terminal is false")
