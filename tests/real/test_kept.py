@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundles import CGROUPS, ROOT, Box, Done, status_of
+from tests.bundles import CGROUPS, ROOT, Box, Done, status_of, user_namespace
 
 FOLDER = Path("/var/cache/rundlet/plans")
 SECCOMP = {
@@ -78,6 +78,15 @@ def test_another_container_of_the_same_kind(keeping: Callable[[], Box], verb: st
             assert box.call("delete", box.id).status == 0
         assert kept(done) == (name != "first")
         assert box.left() == []
+
+
+def test_the_filter_is_whole_where_the_configuration_is_known_and_the_plan_is_not(keeping: Callable[[], Box]) -> None:
+    assert telling(keeping(), "first").run().status == 0
+    box = telling(keeping(), "other")
+    box.process["env"].append("HOME=/root")
+    for expected in (False, True):
+        done = box.run()
+        assert (done.status, done.out, faults(done), kept(done)) == (0, said("other"), [], expected)
 
 
 CHANGES: dict[str, Callable[[Box], object]] = {
@@ -171,6 +180,16 @@ def test_hooks(keeping: Callable[[], Box]) -> None:
         box.config["hooks"] = {"startContainer": [{"path": "/bin/true"}]}
         done = box.sh("true").run()
         assert (done.status, kept(done)) == (0, False)
+
+
+def test_nothing_is_kept_of_user_namespaces(keeping: Callable[[], Box]) -> None:
+    for _ in range(2):
+        box = keeping()
+        user_namespace(box.config)
+        os.chown(box.rootfs, 100000, 100000)
+        box.folder.chmod(0o755)
+        done = box.sh("id -u").run()
+        assert (done.status, done.out, kept(done)) == (0, "0\n", False)
 
 
 def test_texts_of_a_container_are_not_kept(keeping: Callable[[], Box]) -> None:

@@ -121,7 +121,8 @@ class Known:
             "process": {**config["process"], "args": [], "env": []},
             "mounts": [{**mount, "source": None} if is_bind(mount) else mount for mount in config["mounts"]],
             "linux": {
-                **linux, "cgroupsPath": None, "seccomp": {**seccomp, "syscalls": []} if seccomp else None,
+                **linux, "cgroupsPath": None,
+                "seccomp": {**seccomp, "syscalls": None} if seccomp else None,  # the rules are not kept: whoever went by them would fail
                 "namespaces": [{**space, "path": None} for space in linux["namespaces"]],
             },
         })
@@ -317,5 +318,5 @@ def _ordinary(new: "Creation") -> bool:
         or plan.users or plan.fills or bundle.links or bundle.filesystems or bundle.covers or bundle.inside or bundle.devices
         or any(name[:15] == "run.oci.seccomp" for name in config["annotations"])
         or not {*new.templates} >= {"outside", "inside", "enter", "last"}
-        or plan.stage("user namespace") or plan.stage("scheduling")
+        or "user" in dict(plan.namespaces) or plan.stage("scheduling")
     )

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 def decide(new: "Decision", layout: "CgroupFacts") -> None:
     """Decides everything that depends on what has been found, and refuses what cannot be done. Raises BadSpec and Refused."""
+    if new.known and new.known.config:
+        _check(new)  # what is kept of a configuration has no rules of a filter
     config, facts = new.config, new.facts
     limits = config["linux"]["resources"]
     new.writes = resources.writes(limits, layout) if new.place.dirs else ()
@@ -64,12 +66,17 @@ def plan(new: "Decision") -> "Plan":
 
 def again(new: "Decision") -> "Plan":
     """The plan of a container that was started by one that was kept, for who has to know its steps."""
+    _check(new)
+    new.filter = process.seccomp_program(new.config)
+    return plan(new)
+
+
+def _check(new: "Creation") -> None:
+    """Reads and checks the whole configuration of a container that began with what was kept of it."""
     config, _ = spec.load(new.text)
     process.grantable(config["process"], new.facts, False)
-    config["process"]["env"] = new.config["process"]["env"]
+    config["process"]["env"] = new.config["process"]["env"]  # with the home that the image has given
     new.config = config
-    new.filter = process.seccomp_program(config)
-    return plan(new)
 
 
 def last(new: "Creation", about: "Record", executor: "Executor", homeless: bool) -> "tuple[Step, ...]":
