@@ -218,9 +218,11 @@ def unit(path: str) -> bytes:
     """The service of `rundlet watch`, for the command at this path: systemd.service(5), "Command lines"."""
     here, source = PACKAGE / "systemd" / UNIT, PACKAGE.parents[1] / "packaging/systemd" / UNIT
     text = (here if here.exists() else source).read_text()
+    if set(path) & set("\"'\\\t\n"):
+        sys.exit(f"python -m rundlet.install: systemd runs no program whose path has quotes or backslashes in it: {path}")
     quoted = path.replace("%", "%%")
-    if any(sign in path for sign in " \t\"'\\"):
-        quoted = '"' + quoted.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if " " in path:
+        quoted = f'"{quoted}"'
     return text.replace("ExecStart=/usr/bin/rundlet ", f"ExecStart={quoted} ").encode()
 
 
@@ -238,17 +240,19 @@ def main(argv: list[str]) -> None:
     if "no_debug_ranges" not in sys._xoptions:
         again = [sys.executable, *(["-I"] if sys.flags.isolated else []), "-X", "no_debug_ranges", "-m", "rundlet.install", *argv]
         sys.exit(subprocess.run(again, check=False).returncode)
+    folder = None
+    if "--systemd" in argv:
+        at = argv.index("--systemd")
+        folder = Path(argv[at + 1]) if argv[at + 1 :] else sys.exit("python -m rundlet.install: --systemd takes a folder")
+        argv = argv[:at] + argv[at + 2 :]
     file = PACKAGE / "__pycache__" / f"startup.{sys.implementation.cache_tag}"
     put(file, bundle(), 0o644)
     python = home.make(file.with_name(f"home.{sys.implementation.cache_tag}"))
     put(file.with_stem("worker"), command("worker", python, file), 0o755)
-    if "--systemd" in argv:
-        at = argv.index("--systemd")
-        folder = Path(argv[at + 1]) if argv[at + 1 :] else sys.exit("python -m rundlet.install: --systemd takes a folder")
-        del argv[at : at + 2]
-        put(folder / UNIT, unit(os.path.abspath(argv[0] if argv else Path(sysconfig.get_path("scripts"), "rundlet"))), 0o644)
     if argv:
         put(Path(argv[0]), command("cli", python, file), 0o755)
+    if folder:
+        put(folder / UNIT, unit(os.path.abspath(argv[0] if argv else Path(sysconfig.get_path("scripts"), "rundlet"))), 0o644)
 
 
 if __name__ == "__main__":

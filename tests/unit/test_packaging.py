@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rundlet import home
+from rundlet import home, install
 
 ROOT = Path(__file__).parents[2]
 MACHINE = os.uname().machine
@@ -91,6 +91,41 @@ def test_no_compiler_is_said(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-Bc", code], env={"CC": "/no/cc"}, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("a C compiler is needed to build rundlet (set CC, or install gcc): ")
+
+
+# the service of watch
+
+
+@pytest.mark.parametrize("path", ["/usr/bin/rundlet", "/opt/a folder/100%/rundlet"])
+def test_the_service_is_one_that_systemd_takes(tmp_path: Path, path: str) -> None:
+    """And a small one: systemd-analyze(1) "security" counts what it leaves open, from 0 to 10."""
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("there is no systemd-analyze")
+    command = Path(f"{tmp_path}{path}")
+    command.parent.mkdir(parents=True)
+    command.write_text("#!/bin/sh\n")
+    command.chmod(0o755)
+    unit = tmp_path / "rundlet-watch.service"
+    unit.write_bytes(install.unit(str(command)))
+    checked = call("/usr/bin/systemd-analyze", "verify", "--man=no", unit)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+    exposure = call("/usr/bin/systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=40", unit)
+    assert exposure.returncode == 0, exposure.stdout
+
+
+def test_the_service_is_in_the_wheel(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        text = archive.read("rundlet/systemd/rundlet-watch.service").decode()
+    assert text == (ROOT / "packaging/systemd/rundlet-watch.service").read_text()
+    assert "\nExecStart=/usr/bin/rundlet watch\n" in text
+
+
+def test_the_service_is_installed_for_the_command(place: Path) -> None:
+    assert f"\nExecStart={place / 'bin/rundlet'} watch\n" in (place / "units/rundlet-watch.service").read_text()
+    done = call(sys.executable, "-m", "rundlet.install", "--systemd", env={"PYTHONPATH": str(ROOT / "src")})
+    assert (done.returncode, done.stderr) == (1, "python -m rundlet.install: --systemd takes a folder\n")
+    with pytest.raises(SystemExit, match="quotes or backslashes"):
+        install.unit("/opt/it's/rundlet")
 
 
 # the command as pip installs it, beside a script that tells how it was started
@@ -205,7 +240,8 @@ def place(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("installed") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     pip("--python", folder / "bin/python", "install", "--no-deps", "--no-index", wheel)
-    subprocess.run([folder / "bin/python", "-I", "-m", "rundlet.install", folder / "bin/rundlet"], check=True)
+    words = [folder / "bin/python", "-I", "-m", "rundlet.install", folder / "bin/rundlet", "--systemd", folder / "units"]
+    subprocess.run(words, check=True)
     return folder
 
 
