@@ -231,7 +231,7 @@ def test_lines_for_people() -> None:
     assert said(Change("verdict", 0, "web", DIFFERS)) == ["web: differs: limit of memory.max: is 2, asked for 1"]
     assert said(Change("verdict", 0, "web", BLIND)) == ["web: cannot tell: limit of container: permission denied"]
     assert said(Change("gone", 0, "web")) == ["web: gone"]
-    assert said(Change("denied", 0, None, denied=Denied(None, "apparmor", "denied", "open", "/x", 3))) == ["(no container): apparmor denied open /x (3 times)"]
+    assert said(Change("denied", 0, None, denied=Denied(None, "apparmor", "denied", "open", "read /x", 3))) == ["(no container): apparmor denied read /x (3 times)"]
 
 
 def test_lines_tell_what_is_new() -> None:

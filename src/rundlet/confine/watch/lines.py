@@ -28,7 +28,7 @@ def _lines(change: Change) -> list[str]:
     if change.denied:
         denied = change.denied
         times = f" ({denied.count} times)" if denied.count > 1 else ""
-        return [plain(f"{denied.layer} {denied.verdict} {denied.operation} {denied.what}".rstrip() + times)]
+        return [plain(f"{denied.layer} {denied.verdict} {denied.what or denied.operation}" + times)]
     assert look is not None
     if change.kind == "status":
         return [look.status]
