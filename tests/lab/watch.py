@@ -22,7 +22,7 @@ from tests.real.test_watch import LONG, Watching
 UNITS = Path("/run/systemd/system")
 HOSTS = Path("/lib/systemd/system")  # of the machine's own units
 JOURNALD = ("systemd-journald.service", "systemd-journald.socket", "systemd-journald-dev-log.socket")
-CAPABILITIES = {"CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE", "CAP_SYS_ADMIN", "CAP_AUDIT_CONTROL", "CAP_SYSLOG"}
+CAPABILITIES = {"CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE", "CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_AUDIT_CONTROL", "CAP_SYSLOG"}
 POLICY = """
 profile watched {flags} {{
   file, signal, unix, network, capability, mount, umount, pivot_root, ptrace,
@@ -183,7 +183,8 @@ def test_the_service(known: Box, service: int, journal: Callable[[], list[str]])
     kept = {name for n, name in enumerate(kernel.CAPABILITIES) if int(status["CapBnd"], 16) >> n & 1}
     assert (kept, status["NoNewPrivs"], status["Seccomp"]) == (CAPABILITIES, "1", "2")
     name = f'rundlet_container_verified{{container="{known.id}",result="holds"}}'
-    assert metrics()[name] == 1, (journal(), metrics())  # it is ready once it has looked
+    print("\n".join(journal()))
+    assert metrics()[name] == 1  # it is ready once it has looked
     assert metrics()['rundlet_verifications_total{result="unknown"}'] == 0
     fact = f'rundlet_container_drift{{container="{known.id}",field="devices"}}'
     assert metrics()[fact] == 0
