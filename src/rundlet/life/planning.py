@@ -71,7 +71,7 @@ def again(new: "Decision") -> "Plan":
     return plan(new)
 
 
-def _check(new: "Creation") -> None:
+def _check(new: "Decision") -> None:
     """Reads and checks the whole configuration of a container that began with what was kept of it."""
     config, _ = spec.load(new.text)
     process.grantable(config["process"], new.facts, False)
