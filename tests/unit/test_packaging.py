@@ -240,7 +240,7 @@ def place(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("installed") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     pip("--python", folder / "bin/python", "install", "--no-deps", "--no-index", wheel)
-    words = [folder / "bin/python", "-I", "-m", "rundlet.install", folder / "bin/rundlet", "--systemd", folder / "units"]
+    words: list[str | Path] = [folder / "bin/python", "-I", "-m", "rundlet.install", folder / "bin/rundlet", "--systemd", folder / "units"]
     subprocess.run(words, check=True)
     return folder
 
