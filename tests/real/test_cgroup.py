@@ -255,18 +255,51 @@ def test_a_cgroup_that_passes_controllers_on_takes_no_process_on_v2(here: Place)
     os.kill(pid, signal.SIGKILL)
 
 
-def test_a_threaded_cgroup_takes_no_process(here: Place) -> None:
+def test_in_a_threaded_tree(here: Place) -> None:
+    """A container's cgroup below a threaded one is made threaded as well; then it takes processes, and they are found, frozen and killed."""
     at = here.dirs[-1]
     if at.version == 1:
         assert FACTS["layout"] == "v1"  # which has no threaded cgroups
         return
     # no controllers: a cgroup that gives domain controllers cannot be the root of a threaded tree
-    os.makedirs(f"{at.path}/threaded/inner")
+    os.makedirs(f"{at.path}/threaded")
     with open(f"{at.path}/threaded/cgroup.type", "w") as kind:
         kind.write("threaded")
+    only = Place((sub(here, "threaded/new/inner").dirs[-1],))
+    inner = files.create(only).place
     pid = sleeper()
-    with pytest.raises(StepFailed, match="it is in a threaded tree"):
-        files.join(Place((sub(here, "threaded/inner").dirs[-1],)), pid)
+    files.join(inner, pid, alone=True)
+    for part in ("new", "new/inner"):
+        with open(f"{at.path}/threaded/{part}/cgroup.type") as kind:
+            assert kind.read() == "threaded\n"
+    assert tasks.pids(inner) == [pid]
+    with pytest.raises(Refused, match="container's cgroup is not empty"):
+        files.create(only)
+    whole = next(name for name in at.controllers if name in ("memory", "hugetlb"))  # which count for whole processes
+    with pytest.raises(Refused, match=f"cannot give the cgroup .* the {whole} controller"):
+        files.create(sub(only, "x"), [whole])
+    tasks.freeze(inner)
+    assert tasks.frozen(inner)
+    tasks.thaw(inner)
+    tasks.signal_all(inner, signal.SIGKILL)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    assert tasks.pids(inner) == []
+    files.remove(inner)
+
+
+def test_beside_a_threaded_cgroup(here: Place) -> None:
+    at = here.dirs[-1]
+    if at.version == 1:
+        assert FACTS["layout"] == "v1"
+        return
+    os.makedirs(f"{at.path}/threaded")
+    with open(f"{at.path}/threaded/cgroup.type", "w") as kind:
+        kind.write("threaded")
+    os.makedirs(f"{at.path}/other/inner")  # its parent is a thread root's child, and so invalid
+    pid = sleeper()
+    files.join(Place((sub(here, "other/inner").dirs[-1],)), pid)
+    with open(f"{at.path}/other/cgroup.type") as kind:
+        assert kind.read() == "threaded\n"
     os.kill(pid, signal.SIGKILL)
 
 

@@ -144,17 +144,29 @@ def join(place: Place, pid: int, alone: bool = False) -> None:
     for at in place.dirs:
         path = f"{at.path}/cgroup.procs"
         try:
-            fd = open(path, O_WRONLY | O_CLOEXEC)
-            try:
-                write(fd, text)
-            finally:
-                close(fd)
+            _enter(at, path, text)
         except OSError as e:
             why, hint = strerror(e.errno or 0), _why_not_joined(at, e)  # the words of runc: its users look for them
             what = f"adding pid {pid} to cgroups: {path}: {why[:1].lower()}{why[1:]}"
             raise StepFailed("join the container's cgroup", "write", e.errno or 0, what, (hint,) if hint else ()) from None
     if alone:
         only(place, pid)
+
+
+def _enter(at: Dir, path: str, text: bytes) -> None:
+    fd = open(path, O_WRONLY | O_CLOEXEC)
+    try:
+        write(fd, text)
+    except OSError as e:
+        if e.errno != EOPNOTSUPP or at.version == 1:
+            raise
+        from rundlet.cgroup import threaded
+
+        if not threaded.become(at.mount, at.path):
+            raise
+        write(fd, text)
+    finally:
+        close(fd)
 
 
 def only(place: Place, pid: int) -> None:
@@ -174,7 +186,7 @@ def _why_not_joined(at: Dir, error: OSError) -> str:
     if at.version == 1 and error.errno == ENOSPC:
         return "its cpuset.cpus or cpuset.mems is empty"
     if at.version == 2 and error.errno == EOPNOTSUPP:
-        return "it is in a threaded tree, which takes no whole processes; use another cgroupsPath"
+        return "it is in a threaded tree, and cannot be made threaded itself; use another cgroupsPath"
     if at.version == 2 and error.errno == EBUSY:
         return "it gives controllers to sub-cgroups (cgroup.subtree_control), so it takes no processes itself; use another cgroupsPath"
     return ""
@@ -316,12 +328,13 @@ def _enable(at: Dir, need: "set[str]", wanted: "list[str]") -> None:
     for part in at.path[len(at.mount) :].split("/")[1:]:
         given = read_file(f"{path}/cgroup.subtree_control").split()
         lacking = [name for name in absent if name not in given]
-        error = _pass_on(path, lacking) if lacking else None
+        error = _pass_on(at.mount, path, lacking) if lacking else None
         if error is not None:
-            # one that is refused takes the others with it; that the cgroup passes nothing on is the same for all
-            singly = error.errno not in (EBUSY, EOPNOTSUPP)
+            # one that is refused takes the others with it, as that of memory does below a threaded cgroup; that the cgroup has processes
+            # is the same for all
+            singly = error.errno != EBUSY
             for name in lacking:
-                refused = _pass_on(path, [name]) if singly else error
+                refused = _pass_on(at.mount, path, [name]) if singly else error
                 if refused is not None and name in need:
                     raise _not_passed(at, path, name, refused)
                 if refused is not None:
@@ -329,13 +342,18 @@ def _enable(at: Dir, need: "set[str]", wanted: "list[str]") -> None:
         path = f"{path}/{part}"
 
 
-def _pass_on(path: str, names: "list[str]") -> "OSError | None":
+def _pass_on(mount: str, path: str, names: "list[str]") -> "OSError | None":
     """Enables controllers below a cgroup; the error when it refuses."""
     # where only such controllers are asked for as may be threaded, the kernel would take this for the wish to make a cgroup with
-    # processes the root of a threaded tree, in which no container can be; the root of all, without a type, may have processes
-    if read_file(f"{path}/cgroup.type") and read_file(f"{path}/cgroup.procs"):
-        return OSError(EBUSY, "")
+    # processes the root of a threaded tree; the root of all, without a type, may have processes, and so may threaded ones
+    kind = read_file(f"{path}/cgroup.type")
     try:
+        if kind == "domain invalid\n":
+            from rundlet.cgroup import threaded
+
+            threaded.become(mount, path)
+        elif kind and kind != "threaded\n" and read_file(f"{path}/cgroup.procs"):
+            return OSError(EBUSY, "")
         write_file(f"{path}/cgroup.subtree_control", " ".join(f"+{name}" for name in names))
     except OSError as e:
         return e

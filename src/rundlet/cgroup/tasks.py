@@ -6,7 +6,7 @@ from time import monotonic, sleep
 from rundlet.cgroup.place import Dir, Place, chief, find
 from rundlet.cgroup.tree import below, failed, pids_of, read_file, write_file
 from rundlet.errors import Refused, StepFailed
-from rundlet.kernel import ENODEV, ENOENT, ESRCH, ETIMEDOUT
+from rundlet.kernel import ENODEV, ENOENT, EOPNOTSUPP, ESRCH, ETIMEDOUT
 
 SIGKILL = 9
 
@@ -115,10 +115,12 @@ def _signal(targets: "list[int]", signo: int) -> None:
 
 
 def _kill_v2(at: Dir) -> bool:
-    """cgroup.kill, which takes whole trees, frozen ones too, at once; false before 5.14."""
+    """cgroup.kill, which takes whole trees, frozen ones too, at once; false before 5.14, and of threaded cgroups, which cannot."""
     try:
         write_file(f"{at.path}/cgroup.kill", "1")
     except OSError as e:
+        if e.errno == EOPNOTSUPP:
+            return False
         if e.errno == ENOENT or e.errno == ENODEV:
             return not pids_of(at.path)
         raise failed("kill the container's processes", "write", f"{at.path}/cgroup.kill", e) from None

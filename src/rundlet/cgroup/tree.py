@@ -48,10 +48,10 @@ def below(top: str) -> "Iterator[tuple[int, str]]":
 
 def pids_of(top: str) -> "list[int]":
     """The processes of a cgroup and of all below it, as this PID namespace numbers them; none when it is not there."""
-    found = _pids(open_procs(top))
+    found = _pids(top)
     try:
         for fd, name in below(top):
-            found += _pids(open_procs(name, fd))
+            found += _pids(name, fd)
     except OSError as e:
         if e.errno not in (ENOENT, ENODEV):  # removed under way
             raise
@@ -68,7 +68,8 @@ def open_procs(path: str, dir_fd: "int | None" = None) -> int:
         raise
 
 
-def _pids(fd: int) -> "list[int]":
+def _pids(path: str, dir_fd: "int | None" = None) -> "list[int]":
+    fd = open_procs(path, dir_fd)
     if fd < 0:
         return []
     parts = []
@@ -76,8 +77,11 @@ def _pids(fd: int) -> "list[int]":
         while part := read(fd, 1 << 16):
             parts.append(part)
     except OSError as e:
-        # threaded cgroups of v2 list their processes in the cgroup that is the domain
-        if e.errno not in (ENODEV, EOPNOTSUPP):
+        if e.errno == EOPNOTSUPP:
+            from rundlet.cgroup import threaded
+
+            return threaded.processes(path, dir_fd)
+        if e.errno != ENODEV:
             raise
     finally:
         close(fd)
