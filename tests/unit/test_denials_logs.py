@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rundlet.confine.denials import decode, lately, since, source
+from rundlet.confine.denials import decode, lately, reading, since, source
 from rundlet.confine.denials.audit import Status, status
 from rundlet.confine.denials.containers import Container, cgroups_of, whose
 from rundlet.confine.denials.denial import Denial
@@ -223,6 +223,20 @@ def test_the_same_record_in_two_logs_is_one(tmp_path: Path) -> None:
     both = line("/a", 1.0, 1) + line("/b", 2.0, 2)
     found = reader(tmp_path, both, line("/c", 1.5, 3) + both).fresh()
     assert [one.what for one in found] == ["read /a", "read /c", "read /b"]
+
+
+def test_who_follows_the_logs_remembers_what_is_new_alone(tmp_path: Path) -> None:
+    both = "".join(line(f"/{n}", float(n), n) for n in range(1, reading.KEPT + 2))
+    made = reader(tmp_path, both, both)
+    made.follow = True
+    assert len(made.fresh()) == reading.KEPT + 1
+    assert made.seen == set()  # of 1970
+    now = time.time()
+    for number in (0, 1):
+        with open(tmp_path / f"log-{number}", "a") as file:
+            file.write(line("/new", now, 9999))
+    assert [one.what for one in made.fresh()] == ["read /new"]
+    assert len(made.seen) == 1
 
 
 def test_records_of_one_system_call_share_a_number_and_are_two(tmp_path: Path) -> None:

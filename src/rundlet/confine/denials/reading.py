@@ -14,6 +14,8 @@ from rundlet.confine.denials.since import boot
 from rundlet.errors import Fault
 
 PATIENCE = 1.0  # seconds after which logs that nothing can wait on are asked again
+KEPT = 4096  # records that are remembered by who follows the logs, so that what two logs have is told once
+LATE = 60.0  # seconds by which one log may be behind another
 
 
 class Unreadable(Fault):
@@ -54,6 +56,9 @@ class Reader:
         for log in self.logs:
             if log.readable:
                 records += [record for record in log.records(self.since) if self._new(record)]
+        if self.follow and len(self.seen) > KEPT:
+            old = time.time() - LATE
+            self.seen = {key for key in self.seen if isinstance(key[1], float) and key[1] > old}
         if not records:
             return []
         containers: list[Container] = known(self.top) if self.top else []

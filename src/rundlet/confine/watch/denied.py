@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from rundlet.confine.denials.reading import Reader, Unreadable
 from rundlet.confine.watch.watcher import Denied
 
-KEPT = 4096  # records that are remembered, so that what two logs have is counted once
-LATE = 60.0  # seconds by which one log may be behind another
-
 
 class Denials:
     """Those of the containers of a root, from now on."""
@@ -33,9 +30,6 @@ class Denials:
         for denial in self.reader.fresh():
             if denial.refused:
                 found[Denied(denial.container, denial.layer, denial.verdict, denial.operation, denial.what)] += denial.count
-        if len(self.reader.seen) > KEPT:
-            old = time.time() - LATE
-            self.reader.seen = {key for key in self.reader.seen if isinstance(key[1], float) and key[1] > old}
         return [Denied(one.container, one.layer, one.verdict, one.operation, one.what, count) for one, count in found.items()]
 
     def close(self) -> None:
