@@ -15,7 +15,8 @@ LEFT_OUT = {
     "executor",  # by itself, on two machines: it wants compilers, and of the kernel only what it always had
     "errors", "explain",  # nothing is made
     "api_docs", "api_hundred",  # of the kernel they want what the other tests of the library want
-    "matrix", "matrix_page",  # about a machine without AppArmor, with test_matrix_lab.py for one that has it; and a browser
+    "matrix", "profile",  # about a machine without AppArmor; test_matrix_lab.py and test_profile_lab.py are for one that has it
+    "watch", "matrix_page", "watch_page", "watch_in_browser",  # test_watch_lab.py is the same in here; and a browser
 }
 # On Linux 6.1 those that take one half of the time. The others, new ones too, are on 6.12: some of them need what 6.3 has, memfds that
 # nobody executes and a tmpfs that maps ids.

@@ -607,6 +607,7 @@ def test_a_filesystem_of_a_device(box: Box, flag: str) -> None:
         subprocess.run(["losetup", "--detach", device], check=True)
 
 
+@pytest.mark.elsewhere
 @pytest.mark.skipif("name=systemd" not in bundles.CGROUPS["mounts"], reason="systemd's hierarchy of cgroup v1 is not mounted here")
 @pytest.mark.parametrize("namespace", [True, False])
 def test_systemds_hierarchy_of_v1_alone(box: Box, namespace: bool) -> None:

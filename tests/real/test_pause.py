@@ -157,6 +157,7 @@ def test_a_cgroup_that_is_frozen_takes_no_container(boxes: Callable[..., Box]) -
     assert box.left() == []
 
 
+@pytest.mark.elsewhere
 @pytest.mark.skipif(V2, reason="of two freezers for one process only cgroup v1 knows")
 def test_delete_by_force_of_what_somebody_else_has_frozen(box: Box) -> None:
     """In a cgroup of v1 that is not the container's a killed process would stay for ever."""
