@@ -21,6 +21,7 @@ def execute(executor: "Executor", argv: "list[str]", lowest: int, end: int) -> N
         Call("open_tree", k.AT_FDCWD, BINARY, k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC, into="executor"),
         Call("mount_setattr", Slot("executor"), "", k.AT_EMPTY_PATH, k.mount_attr(k.MOUNT_ATTR_RDONLY), 32),
         Call("execveat", Slot("executor"), "", words, Data(bytes(8)), k.AT_EMPTY_PATH),
+        hint=f"an apparmor profile of the runtime needs flags=(attach_disconnected), and a rule to execute /memfd:rundlet or {BINARY}",
     )
     first = executor.send([step])  # answers only when it fails
     executor.send(prepare(lowest, end))

@@ -25,6 +25,7 @@ class Mount:
     """A line of mountinfo."""
 
     id: int
+    parent: int  # the mount that it is on
     point: str
     root: str  # the part of the filesystem that is shown
     options: frozenset[str]  # the mount's own
@@ -164,7 +165,7 @@ def parse(words: "Sequence[str]") -> Mount:
     end = words.index("-", 6)
     tags = dict(word.partition(":")[::2] for word in words[6:end])
     return Mount(
-        int(words[0]), _plain(words[4]), _plain(words[3]), frozenset(words[5].split(",")), int(tags.get("shared", "0")),
+        int(words[0]), int(words[1]), _plain(words[4]), _plain(words[3]), frozenset(words[5].split(",")), int(tags.get("shared", "0")),
         int(tags.get("master", "0")), "unbindable" in tags, words[end + 1], _plain(words[end + 2]), frozenset(words[end + 3].split(",")),
     )
 

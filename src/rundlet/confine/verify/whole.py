@@ -111,7 +111,7 @@ def _mount(mount: "Asked", view: "View", found: "Findings") -> None:
     if live and live.type == "tmpfs" and mount["type"] == "cgroup" and not is_bind(mount):
         # cgroup v1: a directory of directories, one for each hierarchy; runc leaves the outer one, in which there is nothing, writable
         for inner in view.below(place.path):
-            if inner.type in ("cgroup", "cgroup2"):
+            if inner.parent == live.id and inner.type in ("cgroup", "cgroup2"):  # and not covered by it
                 _restrictions(mount, inner.point, _flags(inner), wanted, found)
         return
     _restrictions(mount, where, place.flags, wanted, found)

@@ -552,7 +552,9 @@ def test_of_the_hierarchies_of_cgroup_v1_each_is_looked_at() -> None:
     tops = "36 35 98:0 / /sys/fs/cgroup rw,nosuid - tmpfs cgroup rw".split(" ")
     for flags, differs in (("ro,nosuid", []), ("rw,nosuid", ["/sys/fs/cgroup/pids"]), ("ro", ["/sys/fs/cgroup/pids"])):
         inner = f"37 36 98:0 / /sys/fs/cgroup/pids {flags} - cgroup cgroup rw,pids".split(" ")
-        view = inside.View({36: inside.parse(tops), 37: inside.parse(inner)}, {"/sys/fs/cgroup": place(path="/sys/fs/cgroup", mount=36, flags=2)})
+        covered = "34 33 98:0 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu".split(" ")  # of the host's /sys, below what was mounted over it
+        lines = {int(words[0]): inside.parse(words) for words in (tops, inner, covered)}
+        view = inside.View(lines, {"/sys/fs/cgroup": place(path="/sys/fs/cgroup", mount=36, flags=2)})
         findings = Findings()
         whole.mounts(config, view, set(), findings)
         assert [one.subject for one in findings.differences] == differs
