@@ -284,7 +284,7 @@ class Box:
     def cgroups(self) -> list[Path]:
         """The container's cgroups that are there."""
         path = str(self.linux.get("cgroupsPath") or self.id).strip("/")
-        return [at for at in (Path(mount, path) for mount in set(CGROUPS["mounts"].values())) if at.exists()]
+        return [at for at in (Path(mount, path) for mount in dict.fromkeys(CGROUPS["mounts"].values())) if at.exists()]
 
     def limit(self, v1: str, v2: str) -> Path:
         """The file of a limit in the container's cgroup, by its name on cgroup v1 and on v2."""
