@@ -154,7 +154,7 @@ def compiled(body: list[ast.stmt], file: Path) -> "CodeType":
 def source(file: Path) -> "Source":
     """A source as startup.py describes it."""
     now = file.stat()
-    return str(file), now.st_size, now.st_mtime_ns
+    return str(file.relative_to(PACKAGE)), now.st_size, now.st_mtime_ns
 
 
 def entry(name: str, file: Path | None, code: "Where | CodeType | None", late: "Late | None" = None) -> "Entry":
@@ -183,11 +183,11 @@ def bundle() -> bytes:
     for name in ("rundlet.cli", *VERBS, "rundlet.life.planning"):  # the last one where nothing is kept
         names = first if name == "rundlet.cli" else [one for one in [*order(name, trees, [], []), name] if one not in first]
         made_by = [one for one in files if one.startswith(PLANNING)] if name in KEEPING else []
-        known = [source(place) for one in dict.fromkeys(names + made_by) if (place := (files | libraries)[one])]
+        known = [source(files[one]) for one in dict.fromkeys(names + made_by) if one in files]
         starts[name] = (pieces.add(tuple(known)), *(pieces.add(part) for part in parts([ready[one] for one in names])))
     where = pieces.add(index)
     digest = blake2b(b"".join(pieces.texts), digest_size=16).digest()
-    call = ast.parse(f"begin(fd, {len(MAGIC_NUMBER) + HEAD}, {starts}, {where}, {digest!r})", "rundlet").body
+    call = ast.parse(f"begin(fd, {str(PACKAGE)!r}, {len(MAGIC_NUMBER) + HEAD}, {starts}, {where}, {digest!r})", "rundlet").body
     head = marshal.dumps(compiled([*trees["rundlet.startup"].body, *call], files["rundlet.startup"]))
     assert len(head) <= HEAD
     return b"".join([MAGIC_NUMBER, head.ljust(HEAD, b"\0"), *pieces.texts])

@@ -62,7 +62,7 @@ def load(at: int, name: str, kind: bytes, largest: int) -> "bytes | None":
         status = posix.fstat(fd)
         if status.st_mode & 0o170000 != 0o100000 or not ours(status) or status.st_size > largest:
             return None
-        raw = posix.read(fd, largest)
+        raw = posix.read(fd, status.st_size)
     except OSError:
         return None
     finally:

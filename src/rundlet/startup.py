@@ -5,7 +5,7 @@
     starts   name of a module that a start begins with → where the pieces are that have it and, in order, all modules it needs; the first
              of them has their sources, and of create and run those of what a plan that was kept (life/kept.py) was made by
     index    name of a module → the same of one that is imported later: source, module
-    source   its path, size and time in ns, of the module where it is not built in
+    source   of a module in Python: its path within the package, size and time in ns
     module   name, its parent's, own name in it, its file, folder of a package or "", code, late
              in a start the code itself, in the index where it is; without code it is a module written in C, without a file built in
     late     names of functions, and where their code is: it is read when one of them is called
@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 class Bundle:
     """A finder and loader as importlib wants them."""
 
-    def __init__(self, fd: int, base: int, starts: "dict[str, tuple[Where, ...]]", index: "Where", digest: bytes) -> None:
+    def __init__(self, fd: int, package: str, base: int, starts: "dict[str, tuple[Where, ...]]", index: "Where", digest: bytes) -> None:
         self.fd = fd
+        self.package = package  # the folder of the sources
         self.base = base  # where the first piece is
         self.starts = starts
         self.where = index
@@ -58,9 +59,8 @@ class Bundle:
         """Makes the module `start` and all that it needs, unless a source has changed."""
         modules = sys.modules
         first, *pieces = self.starts[start]
-        for source in self.read(first):
-            if changed(source):
-                return
+        if self.changed(self.read(first)):
+            return
         if start in ("rundlet.life.create", "rundlet.life.run"):
             self.identity = self.digest
         # the import statement asks each module's spec whether the module is being made: one for all will do
@@ -71,7 +71,10 @@ class Bundle:
                 if name in modules:
                     continue
                 if code is None:
-                    in_c(name, file)
+                    try:
+                        in_c(name, file)
+                    except ImportError:  # the interpreter was brought up to date, and has it elsewhere: importlib will find it
+                        modules.pop(name, None)
                     continue
                 modules[name] = module = Module(name)
                 space = module.__dict__
@@ -90,6 +93,22 @@ class Bundle:
                     raise
                 if parent in modules:  # a package that imports its own modules comes behind them
                     setattr(modules[parent], own, module)
+
+    def changed(self, sources: "tuple[Source, ...]") -> bool:
+        """Whether one of them is no longer that which the bundle was made of."""
+        at = -1
+        try:
+            at = posix.open(self.package, posix.O_PATH | posix.O_CLOEXEC)  # from there to each source it is a short way
+            for path, size, when in sources:
+                now = posix.stat(path, dir_fd=at)
+                if now.st_size != size or now.st_mtime_ns != when:
+                    return True
+        except OSError:
+            return True
+        finally:
+            if at >= 0:
+                posix.close(at)
+        return False
 
     def late(self, which: "tuple[dict[str, Any], str, Where]", /, *args: object, **more: object) -> "Any":
         """Calls a function that has been left out of its module until now, with all others of that module."""
@@ -111,7 +130,7 @@ class Bundle:
                 return spec
         self.index = self.index or self.read(self.where)
         source, entry = self.index.get(name, (None, None))
-        if source is None or entry is None or changed(source):
+        if source is None or entry is None or self.changed((source,)):
             return None
         spec = ModuleSpec(name, self, origin=entry[3], is_package=bool(entry[4]))  # type: ignore[arg-type]
         spec.has_location = True
@@ -147,21 +166,12 @@ def in_c(name: str, file: str) -> None:
     loader.exec_module(module)
 
 
-def changed(source: "Source") -> bool:
-    """Whether a source is no longer that which the bundle was made of."""
-    try:
-        now = posix.stat(source[0])
-    except OSError:
-        return True
-    return now.st_size != source[1] or now.st_mtime_ns != source[2]
-
-
-def begin(fd: int, base: int, starts: "dict[str, tuple[Where, ...]]", index: "Where", digest: bytes) -> None:
+def begin(fd: int, package: str, base: int, starts: "dict[str, tuple[Where, ...]]", index: "Where", digest: bytes) -> None:
     """What the command does first: the arguments are those of a Bundle. Raises OSError where there cannot be one."""
     if fd < 3:  # with stdin, stdout or stderr closed the bundle would take its place
         posix.close(fd)
         raise OSError
     gc.disable()  # most commands end before there is anything to collect; the others enable it
-    made = Bundle(fd, base, starts, index, digest)
+    made = Bundle(fd, package, base, starts, index, digest)
     sys.meta_path.insert(0, made)
     made.start("rundlet.cli")

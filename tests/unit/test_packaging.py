@@ -302,6 +302,20 @@ def test_a_changed_source_is_not_taken_from_the_bundle(place: Path) -> None:
         os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+def test_a_library_of_the_interpreter_that_is_elsewhere_now_is_found(place: Path, tmp_path: Path) -> None:
+    """As after an update of Python: the rest of the bundle is as good as before."""
+    [bundle] = (file for file in place.glob("lib/*/site-packages/rundlet/__pycache__/startup.*") if file.suffix != ".pyc")
+    text = bundle.read_bytes()
+    try:
+        bundle.write_bytes(text.replace(b"/_json.", b"/_gone."))
+        assert bundle.read_bytes() != text
+        done = call(place / "bin/python", "-ISBvXutf8", place / "bin/rundlet", "--root", tmp_path, "state", "none")
+        assert done.stderr.endswith("\nrundlet: container none does not exist\n")
+        assert not [path for path in sources(place).values() if f"code object from '{path}" in done.stderr]
+    finally:
+        bundle.write_bytes(text)
+
+
 @pytest.mark.parametrize("bytes_", [None, b"", b"another"])
 def test_without_the_bundle_it_is_only_slower(place: Path, bytes_: bytes | None) -> None:
     [bundle] = (file for file in place.glob("lib/*/site-packages/rundlet/__pycache__/startup.*") if file.suffix != ".pyc")
