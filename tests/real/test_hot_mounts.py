@@ -11,6 +11,7 @@ import pytest
 from tests import bundles
 from tests.bundles import Box, Done, children, eventually, user_namespace
 from tests.real.test_rootfs import flags, mountinfo
+from tests.real.test_verify import MS_RDONLY, inside
 
 
 def bind(destination: str, source: Path | str, *options: str) -> dict[str, Any]:
@@ -258,3 +259,67 @@ def test_the_file_may_be_a_pipe(running: Box) -> None:
     assert (got.returncode, got.stderr) == (0, "")
     assert "/a" in mountinfo(seen(pid))
     box.ended()
+
+
+def verified(box: Box) -> list[tuple[str, str, str]]:
+    """What verify finds to differ."""
+    [one] = json.loads(box.call_apart("verify", "--json", box.id).out)["containers"]
+    assert one["unknown"] == [], one
+    return [(each["fact"], each["subject"], each["holds"]) for each in one["differences"]]
+
+
+def asked(box: Box) -> list[str]:
+    """The mounts of the container's configuration, less those of the bundle's."""
+    config = json.loads((box.root / box.id / "config.json").read_text())
+    first = {mount["destination"] for mount in box.config["mounts"]}
+    return [mount["destination"] for mount in config["mounts"] if mount["destination"] not in first]
+
+
+def test_what_is_asked_for_follows(running: Box) -> None:
+    """verify compares with what was asked for last."""
+    box = running
+    (box.rootfs / "link").symlink_to("/foo")
+    box.config["mounts"] += [tmpfs("/foo/under"), tmpfs("/foo", "mode=755"), tmpfs("/foo/bar"), tmpfs("/mnt")]
+    pid = box.started()
+    assert verified(box) == []
+    done(box, "add", bind("/link/new", box.folder / "dir", "ro"), tmpfs("/foo/new/../on", "noexec"))
+    assert (verified(box), asked(box)) == ([], ["/foo/new", "/foo/on"])
+    inside(pid, "remount", "/foo/new")
+    inside(pid, "umount", "/foo/on")
+    assert verified(box) == [("mount", "/foo/new", "without ro"), ("mount", "/foo/on", "nothing is mounted there")]
+    inside(pid, "remount", "/foo/new", MS_RDONLY)
+    done(box, "remove", bind("/foo/new", box.folder / "dir"))
+    assert (verified(box), asked(box)) == ([("mount", "/foo/on", "nothing is mounted there")], ["/foo/on"])
+    # one of create's, with what is on it; what it had covered is seen again
+    done(box, "remove", tmpfs("/link"))
+    assert (verified(box), asked(box)) == ([], [])
+    config = json.loads((box.root / box.id / "config.json").read_text())
+    assert [mount["destination"] for mount in config["mounts"]][-2:] == ["/foo/under", "/mnt"]
+    inside(pid, "umount", "/foo/under")
+    assert verified(box) == [("mount", "/foo/under", "nothing is mounted there")]
+
+
+def test_what_is_asked_for_stays_where_nothing_was_done(running: Box) -> None:
+    box = running
+    box.started()
+    before = (box.root / box.id / "config.json").read_text()
+    assert change(box, "add", tmpfs("/foo"), tmpfs("/foo", "nonsense=1")).status == 1
+    assert change(box, "remove", tmpfs("/dev/pts"), tmpfs("/nowhere")).status == 1
+    assert ((box.root / box.id / "config.json").read_text(), verified(box)) == (before, [])
+    # the folder takes no file, so neither is a mount made that verify would not know of, nor one taken away that it would miss
+    (box.root / box.id / "config.json.new").mkdir()
+    mounted = seen(box.pid)
+    for verb, one in (("add", tmpfs("/foo")), ("remove", tmpfs("/dev/pts"))):
+        got = change(box, verb, one)
+        assert (got.status, "cannot write config.json in the container's folder: is a directory" in got.err) == (1, True), got
+    (box.root / box.id / "config.json.new").rmdir()
+    assert (seen(box.pid), verified(box)) == (mounted, [])
+
+
+def test_what_is_asked_for_is_what_is_left_when_half_is_done(running: Box) -> None:
+    box = running
+    box.started()
+    done(box, "add", tmpfs("/foo"), tmpfs("/mnt"), tmpfs("/mnt/in"))
+    got = change(box, "remove", tmpfs("/foo"), tmpfs("/mnt/in"), tmpfs("/mnt"))  # the last one takes the one before along
+    assert (got.status, "/mnt/in" in got.err) == (1, True), got
+    assert (asked(box), verified(box)) == (["/foo"], [])

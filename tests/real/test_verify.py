@@ -315,6 +315,24 @@ def test_a_mount_below_a_read_only_path_that_can_be_written(box: Box) -> None:
     assert facts(verify(box)) == {("read-only-path", "/proc/sys/kernel")}
 
 
+def test_mounts_that_others_cover_are_not_looked_at(box: Box) -> None:
+    """Neither those below a read-only path, nor those that a mount of the configuration covers."""
+    box.mount("/mnt/in/deep", "tmpfs", "ro", kind="tmpfs")
+    box.mount("/mnt/in", "tmpfs", kind="tmpfs")
+    box.linux["readonlyPaths"] = ["/proc/sys"]
+    box.linux["maskedPaths"] = ["/proc/sys/../sys/kernel/hostname"]  # the mask is /dev/null, on a mount that can be written
+    pid = box.started()
+    holds(box)
+    inside(pid, "tmpfs", "/proc/sys/vm")
+    inside(pid, "tmpfs", "/proc/sys/net/core")
+    assert facts(verify(box)) == {("read-only-path", "/proc/sys/vm"), ("read-only-path", "/proc/sys/net/core")}
+    inside(pid, "tmpfs", "/proc/sys/vm", MS_RDONLY)  # on the very one
+    inside(pid, "tmpfs", "/proc/sys/net", MS_RDONLY)  # around it
+    holds(box)
+    inside(pid, "umount", "/proc/sys/net")
+    assert facts(verify(box)) == {("read-only-path", "/proc/sys/net/core")}
+
+
 def test_a_root_that_can_be_written(box: Box) -> None:
     read_only(box)
     pid = box.started()

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from rundlet.errors import BadSpec, Refused
 from rundlet.kernel import MOUNT_ATTR, MOUNT_ATTR__ATIME, MS_SHARED, MS_SLAVE
-from rundlet.plan import copyup, idmap, mounts
+from rundlet.plan import copyup, hotmounts, idmap, mounts
 from rundlet.plan.mounts import Options
 from rundlet.plan.step import Call, Step
 from tests.unit.test_plan import config, create
@@ -117,3 +117,18 @@ def test_a_stage_ends_where_something_is_filled(kinds: list[str]) -> None:
     assert all(part for part in parts)
     assert all(step.kind != "fill" for part in parts for step in part[:-1])
     assert sum(part[-1].kind == "fill" for part in parts) == kinds.count("fill")
+
+
+@pytest.mark.parametrize(("places", "path", "left"), [
+    ("a b a/c", "a", "b"),
+    ("a/b a a/c", "a", "a/b"),  # what it had covered is seen again
+    ("a a/b a a/c", "a", "a a/b"),
+    ("a ab a/b", "a/b", "a ab"),
+    ("a a/b/c a/bc", "a/b", "a a/bc"),  # one that a recursive bind of `a` has brought along
+    ("a/b a", "a/b", "a/b a"),  # likewise; the one at its place is covered
+    ("a remount:a b", "a", "b"),
+    ("a", "c", "a"),
+])
+def test_what_is_left_when_a_mount_goes(places: str, path: str, left: str) -> None:
+    asked = [(f"/{word.rpartition(':')[2]}", {"options": word.split(":")[:-1]}) for word in places.split()]
+    assert [at for at, _ in hotmounts.without(asked, f"/{path}")] == [f"/{word}" for word in left.split()]

@@ -432,15 +432,16 @@ def place(**changes: Any) -> inside.Place:
 
 
 @pytest.mark.parametrize(("at", "masked"), [
-    (place(), True), (place(empty=False), False), (place(empty=None), True), (place(flags=0), False), (place(begins=False), False),
+    (place(), True), (place(empty=False), False), (place(empty=None), None), (place(flags=0), False), (place(begins=False), False),
     (place(mode=stat.S_IFCHR, device=(1, 3)), True), (place(mode=stat.S_IFCHR, device=(1, 5)), False), (place(mode=stat.S_IFREG), False), (None, True),
 ])
-def test_masks(at: inside.Place | None, masked: bool) -> None:
+def test_masks(at: inside.Place | None, masked: bool | None) -> None:
     config = configuration()
     config["linux"]["maskedPaths"] = ["/p"]
     findings = Findings()
     whole.masked(config, inside.View(places={"/p": at}), findings)
-    assert [one.fact for one in findings.differences] == ([] if masked else ["masked-path"])
+    assert [one.fact for one in findings.differences] == (["masked-path"] if masked is False else [])
+    assert [one.fact for one in findings.unknown] == (["masked-path"] if masked is None else [])
 
 
 def test_a_path_that_could_not_be_looked_at() -> None:
@@ -549,12 +550,32 @@ def test_the_hosts_user_namespace_is_no_excuse_for_capabilities() -> None:
 def test_of_the_hierarchies_of_cgroup_v1_each_is_looked_at() -> None:
     config = configuration()
     config["mounts"] = [{**config["mounts"][0], "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro", "nosuid"]}]
-    tops = "36 35 98:0 / /sys/fs/cgroup rw,nosuid - tmpfs cgroup rw".split(" ")
     for flags, differs in (("ro,nosuid", []), ("rw,nosuid", ["/sys/fs/cgroup/pids"]), ("ro", ["/sys/fs/cgroup/pids"])):
-        inner = f"37 36 98:0 / /sys/fs/cgroup/pids {flags} - cgroup cgroup rw,pids".split(" ")
-        covered = "34 33 98:0 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu".split(" ")  # of the host's /sys, below what was mounted over it
-        lines = {int(words[0]): inside.parse(words) for words in (tops, inner, covered)}
-        view = inside.View(lines, {"/sys/fs/cgroup": place(path="/sys/fs/cgroup", mount=36, flags=2)})
+        seen = view(
+            "31 30 98:0 / /sys rw - sysfs sysfs rw", "32 31 98:0 / /sys/fs/cgroup rw - tmpfs cgroup rw",
+            "33 32 98:0 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu",  # of the host, below what was mounted over it
+            "36 32 98:0 / /sys/fs/cgroup rw,nosuid - tmpfs cgroup rw", f"37 36 98:0 / /sys/fs/cgroup/pids {flags} - cgroup cgroup rw,pids",
+        )
+        seen.places["/sys/fs/cgroup"] = place(path="/sys/fs/cgroup", mount=36, flags=2)
         findings = Findings()
-        whole.mounts(config, view, set(), findings)
+        whole.mounts(config, seen, set(), findings)
         assert [one.subject for one in findings.differences] == differs
+
+
+def view(*lines: str) -> inside.View:
+    """A root on mount 30, and these lines of mountinfo."""
+    return inside.View({mount.id: mount for mount in (inside.parse(line.split(" ")) for line in lines)}, base=30)
+
+
+def test_what_covers_what() -> None:
+    seen = view(
+        "30 29 98:0 / / rw - ext4 /dev/a rw", "39 30 98:0 / / rw - tmpfs over-the-root rw",  # no path leads over the root but /..
+        "32 30 98:0 / /a/b rw - tmpfs deep rw", "33 32 98:0 / /a/b/c rw - tmpfs deeper rw", "34 30 98:0 / /a rw - tmpfs around rw",
+        "35 34 98:0 / /a/b rw - tmpfs new rw", "36 35 98:0 / /a/b rw - tmpfs newer rw", "37 30 98:0 / /ab rw - tmpfs beside rw",
+    )
+    assert [mount.id for mount in seen.below("/")] == [34, 36, 37]
+    assert [mount.id for mount in seen.below("/a")] == [36]
+    for path, mount in (("/", 30), ("/a", 34), ("/a/x", 34), ("/a/b", 36), ("/a/b/c", 36), ("/ab/c", 37), ("/x", 30)):
+        assert (there := seen.at(path)), path
+        assert there.id == mount
+    assert inside.View(base=30).at("/x") is None  # of a root that is a folder of a mount, the mount is not listed

@@ -1,8 +1,11 @@
-"""rundlet mounts add, rundlet mounts remove: mounts for a container that runs, by a list in a file. All of them, or none."""
+"""rundlet mounts add, rundlet mounts remove: mounts for a container that runs, by a list in a file. All of them, or none.
+
+The container's configuration follows: what verify compares with is what was asked for last.
+"""
 
 import posix
 
-from rundlet import host, log, spec
+from rundlet import host, jsontext, log, spec
 from rundlet.cgroup import place as cgroup_place
 from rundlet.errors import BadSpec, Fault, Refused, Usage, WrongState
 from rundlet.executor import client
@@ -13,6 +16,8 @@ from rundlet.spec.mounts import load_mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from rundlet.executor.client import Executor
     from rundlet.life.store import Container, Record
     from rundlet.options import Options
@@ -27,18 +32,18 @@ def main(options: "Options") -> int:
         raise Usage(f"mounts takes add or remove, not {verb!r}; see rundlet mounts --help")
     container = store.find(options)
     try:
-        config, record = _config(container, path)
+        config, listed = _config(container, path)
         if verb == "add":
-            add(config, record)
+            add(container, config, listed)
         else:
-            remove(config, record)
+            remove(container, config)
     finally:
         container.close()
     return 0
 
 
-def _config(container: "Container", path: str) -> "tuple[Config, Record]":
-    """The container's configuration with the mounts of the file in the place of its own."""
+def _config(container: "Container", path: str) -> "tuple[Config, list[dict[str, Any]]]":
+    """The container's configuration with the mounts of the file in the place of its own, and those as the file has them."""
     record = container.record
     now = store.status(record)
     if now not in ("created", "running", "paused"):
@@ -53,11 +58,12 @@ def _config(container: "Container", path: str) -> "tuple[Config, Record]":
     config["mounts"], warnings = load_mounts(text, config["linux"])
     for warning in warnings:
         log.warning(warning)
-    return config, record
+    return config, jsontext.loads(text, path)  # type: ignore[return-value]
 
 
-def add(config: "Config", record: "Record") -> None:
-    """Makes the mounts of `config` in the container of `record`. Raises Fault, and then none of them is there."""
+def add(container: "Container", config: "Config", listed: "list[dict[str, Any]]") -> None:
+    """Makes the mounts of `config`, which are `listed` as JSON has them. Raises Fault, and then none of them is there."""
+    record = container.record
     facts = host.facts()
     privileged = "CAP_SYS_ADMIN" in facts["caps"]["effective"]
     found = Bundle(f"/proc/{record['pid']}/root", {}, {})
@@ -82,6 +88,7 @@ def add(config: "Config", record: "Record") -> None:
         for i, steps in enumerate(each):
             copyup.run(executor, steps, fills)
             made.append(found.targets.get(i, config["mounts"][i]["destination"]))
+        _keep(container, [*_kept(container), *({**one, "destination": at} for one, at in zip(listed, made, strict=True))])
     except BaseException as first:
         for path in reversed(made):
             try:
@@ -94,10 +101,40 @@ def add(config: "Config", record: "Record") -> None:
         process.end(executor)
 
 
-def remove(config: "Config", record: "Record") -> None:
+def _kept(container: "Container") -> "list[dict[str, Any]]":
+    """The mounts of the container's configuration, as JSON has them."""
+    config: "Any" = jsontext.loads(container.config(), "config.json")
+    return config.get("mounts") or []
+
+
+def _keep(container: "Container", asked: "list[dict[str, Any]]") -> None:
+    """Writes the container's configuration with these mounts. Raises Fault."""
+    config: "Any" = jsontext.loads(container.config(), "config.json")
+    config["mounts"] = asked
+    store.put(container.fd, "config.json", jsontext.dumps(config).encode("utf-8", "surrogateescape"))
+
+
+def _place(root: str, path: str, options: "list[str]") -> str:
+    return bundle.resolve(root, path, "dest-nofollow" not in options)
+
+
+def _places(root: str, asked: "list[dict[str, Any]]") -> "list[tuple[str, dict[str, Any]]]":
+    """Mounts of the configuration, each with its place. Links of the container that go round in circles keep nobody from unmounting."""
+    found = []
+    for one in asked:
+        try:
+            at = _place(root, one["destination"], one.get("options") or [])
+        except BadSpec:
+            at = one["destination"]
+        found.append((at, one))
+    return found
+
+
+def remove(container: "Container", config: "Config") -> None:
     """Takes the mounts of `config` away, the last one first. Raises Fault, before any is, when one of them is none."""
+    record = container.record
     root = f"/proc/{record['pid']}/root"
-    paths = [bundle.resolve(root, mount["destination"], "dest-nofollow" not in mount["options"]) for mount in config["mounts"]]
+    paths = [_place(root, mount["destination"], mount["options"]) for mount in config["mounts"]]
     for i, path in enumerate(paths):
         if mounts.is_root(path):
             raise BadSpec(f"/mounts/{i}/destination", "the root filesystem cannot be unmounted")
@@ -107,8 +144,21 @@ def remove(config: "Config", record: "Record") -> None:
         for i, path in enumerate(paths):
             if not int.from_bytes(outs[f"about {i}"][8:16], "little") & hotmounts.MOUNT_ROOT:
                 raise Refused(f"/mounts/{i}/destination: {path} is not mounted", "nothing was unmounted")
+        left = [_places(root, _kept(container))]  # after each step
         for path in reversed(paths):
-            executor.run([hotmounts.remove(path)])
+            left.append(hotmounts.without(left[-1], path))
+        _keep(container, [one for _, one in left[-1]])
+        gone = 0
+        try:
+            for path in reversed(paths):
+                executor.run([hotmounts.remove(path)])
+                gone += 1
+        except Fault as first:
+            try:
+                _keep(container, [one for _, one in left[gone]])
+            except Fault as second:
+                first.cleanup.append(str(second))
+            raise
     finally:
         process.end(executor)
 

@@ -13,6 +13,8 @@ from rundlet.plan.step import Call, Out, Slot, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from rundlet.plan.bundle import Bundle
     from rundlet.spec.types import Config
 
@@ -74,3 +76,16 @@ def remove(path: str) -> Step:
         f"unmount {path}", Call("openat2", mounts.ROOT, folder, mounts.FIND_DIR, 24, into="folder"), Call("fchdir", Slot("folder")),
         Call("close", Slot("folder")), Call("umount2", name, k.MNT_DETACH | k.UMOUNT_NOFOLLOW), Call("chdir", "/"), kind="mount",
     )
+
+
+def without(asked: "list[tuple[str, dict[str, Any]]]", path: str) -> "list[tuple[str, dict[str, Any]]]":
+    """What is left of the mounts of a configuration, each with its place, when the topmost mount at `path` goes, with all that is on it.
+
+    It may be one that a recursive bind has brought along: then no mount of the configuration is itself the one that goes.
+    """
+    below = path.rstrip("/") + "/"
+    base = -1  # the last one that is at the path, or around it; what is older is covered, and is seen again
+    for i, (at, one) in enumerate(asked):
+        if below.startswith(at.rstrip("/") + "/") and not {"remount", "copy-symlink"}.intersection(one.get("options") or ()):
+            base = i
+    return [(at, one) for i, (at, one) in enumerate(asked) if i < base or not (at.rstrip("/") + "/").startswith(below)]

@@ -7,6 +7,7 @@ root were /. A FUSE filesystem is not entered, since whoever serves it could kee
 import os
 import stat
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from rundlet.confine.verify.observe import FOLDER, LOOK, mount_of
@@ -58,11 +59,28 @@ class View:
     places: dict[str, Place | None] = field(default_factory=dict)  # as asked for; None: nothing is there
     unread: dict[str, str] = field(default_factory=dict)  # path → why it could not be looked at
     root: tuple[int, int] = (0, 0)  # device and inode
+    base: int = 0  # the mount that the root is on
+
+    @cached_property
+    def _on(self) -> dict[int, list[Mount]]:
+        """Mount id → those that are on it."""
+        found: dict[int, list[Mount]] = {}
+        for mount in self.mounts.values():
+            found.setdefault(mount.parent, []).append(mount)
+        return found
+
+    def at(self, path: str) -> Mount | None:
+        """The mount that a resolved path leads to, as the kernel finds it: the first one on the way covers those deeper on the same mount.
+        None where that is what the root is on, and it is not listed."""
+        now, way = self.base, path.rstrip("/") + "/"
+        while over := [one for one in self._on.get(now, ()) if one.point != "/" and way.startswith(one.point + "/")]:
+            now = min(over, key=lambda one: len(one.point)).id
+        return self.mounts.get(now)
 
     def below(self, path: str) -> list[Mount]:
-        """The mounts below a resolved path."""
+        """The mounts below a resolved path that can be seen: none that another one covers."""
         start = path.rstrip("/") + "/"
-        return [mount for mount in self.mounts.values() if mount.point.startswith(start)]
+        return [one for one in self.mounts.values() if one.point.startswith(start) and one.point != "/" and self.at(one.point) is one]
 
 
 def view(folder: int, lines: "Mapping[int, Sequence[str]]", paths: "Iterable[str]", listed: "Iterable[str]") -> View:
@@ -71,7 +89,7 @@ def view(folder: int, lines: "Mapping[int, Sequence[str]]", paths: "Iterable[str
     root = os.open("root", LOOK | os.O_DIRECTORY, dir_fd=folder)
     try:
         about = os.fstat(root)
-        found.root = about.st_dev, about.st_ino
+        found.root, found.base = (about.st_dev, about.st_ino), mount_of(root)
         fuse = [mount.point.rstrip("/") for mount in found.mounts.values() if mount.type.partition(".")[0] in FUSE]
         want = {**dict.fromkeys(paths, False), **dict.fromkeys(listed, True)}
         for path, contents in want.items():

@@ -94,11 +94,11 @@ def _mount(mount: "Asked", view: "View", found: "Findings") -> None:
         return  # a link was made, or what another asked for was changed
     wanted = f"{mount['type'] or 'bind'} ({','.join(mount['options'])})"
     if where in view.unread:
-        here = [one for one in view.mounts.values() if one.point == (where.rstrip("/") or "/")]
-        if not here:
+        there = view.at(where)
+        if there is None or there.point != where.rstrip("/"):
             found.cannot_tell("mount", where, view.unread[where])
         else:
-            _restrictions(mount, where, _flags(here[-1]), wanted, found)
+            _restrictions(mount, where, _flags(there), wanted, found)
         return
     place = view.places.get(where)
     if place is None or not place.begins:
@@ -111,7 +111,7 @@ def _mount(mount: "Asked", view: "View", found: "Findings") -> None:
     if live and live.type == "tmpfs" and mount["type"] == "cgroup" and not is_bind(mount):
         # cgroup v1: a directory of directories, one for each hierarchy; runc leaves the outer one, in which there is nothing, writable
         for inner in view.below(place.path):
-            if inner.parent == live.id and inner.type in ("cgroup", "cgroup2"):  # and not covered by it
+            if inner.type in ("cgroup", "cgroup2"):
                 _restrictions(mount, inner.point, _flags(inner), wanted, found)
         return
     _restrictions(mount, where, place.flags, wanted, found)
@@ -145,7 +145,9 @@ def masked(config: "Config", view: "View", found: "Findings") -> None:
         if place is None:
             continue  # nothing is there to be masked
         holds = _unmasked(place)
-        if holds:
+        if not holds and place.empty is None and stat.S_ISDIR(place.mode):
+            found.cannot_tell("masked-path", path, "the directory that is mounted there cannot be listed")
+        elif holds:
             found.differs("masked-path", path, "masked", holds)
 
 
@@ -163,7 +165,8 @@ def _unmasked(place: "Place") -> str:
 
 
 def read_only(config: "Config", view: "View", found: "Findings") -> None:
-    """Read-only paths, and every mount below them."""
+    """Read-only paths, and every mount that can be seen below them."""
+    masks = {place.path for path in config["linux"]["maskedPaths"] if (place := view.places.get(path))}
     for path in config["linux"]["readonlyPaths"]:
         if path in view.unread:
             found.cannot_tell("read-only-path", path, view.unread[path])
@@ -174,5 +177,5 @@ def read_only(config: "Config", view: "View", found: "Findings") -> None:
         if not place.flags & ST_RDONLY:
             found.differs("read-only-path", path, "read-only", "writable")
         for mount in view.below(place.path):
-            if not _flags(mount) & ST_RDONLY and mount.point not in config["linux"]["maskedPaths"]:
+            if not _flags(mount) & ST_RDONLY and mount.point not in masks:
                 found.differs("read-only-path", mount.point, f"read-only, as all below {path}", "writable")
