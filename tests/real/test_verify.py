@@ -86,7 +86,7 @@ ALL = ("--mount", "--uts", "--ipc", "--net", "--pid")
 
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MNT_DETACH = 1, 2, 4, 8, 32, 4096, 2
-MS_SHARED = 1 << 20
+MS_SHARED, MS_STRICTATIME = 1 << 20, 1 << 24
 INSIDE = """
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -103,6 +103,17 @@ def inside(pid: int, what: str, path: str, flags: int = 0) -> None:
     """umount2(2), or mount(2) of a tmpfs or as a "remount", in the container's mount namespace."""
     flags |= MS_REMOUNT | MS_BIND if what == "remount" else 0
     subprocess.run([sys.executable, "-ISc", INSIDE, str(pid), what, path, str(flags)], check=True)
+
+
+@contextmanager
+def mounted(folder: Path) -> Iterator[None]:
+    """A tmpfs of the host there."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert not libc.mount(b"tmpfs", str(folder).encode(), b"tmpfs", ctypes.c_ulong(0), None), os.strerror(ctypes.get_errno())
+    try:
+        yield
+    finally:
+        assert not libc.umount2(str(folder).encode(), MNT_DETACH)
 
 
 # ── what is right holds ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -136,12 +147,27 @@ def bound(box: Box) -> None:
     box.mount("/sys/fs/cgroup", "cgroup", "ro", "nosuid", "noexec", "nodev", kind="cgroup")
 
 
+def odd_places(box: Box) -> None:
+    """Mounts at which one does not arrive by their names alone."""
+    (box.folder / "folder").mkdir()
+    (box.folder / "file").write_text("")
+    for link in (box.folder / "link", box.rootfs / "one", box.rootfs / "two"):
+        link.symlink_to("/bin/sh")
+    (box.rootfs / "three").symlink_to("/tmp")
+    box.mount(f"{box.rootfs}/inner", str(box.folder / "folder"), "bind")
+    box.mount("/one", str(box.folder / "file"), "bind", "dest-nofollow")
+    box.mount("/mnt/link", str(box.folder / "link"), "bind", "src-nofollow")
+    box.mount("/two", str(box.folder / "link"), "bind", "copy-symlink")
+    box.mount("/three/below", "tmpfs", "ro", kind="tmpfs")
+    box.mount("/tmp", "tmpfs", kind="tmpfs")
+
+
 def many_threads(box: Box) -> None:
     """Threads: busybox has none, so the processes are many."""
     box.sh("for n in 1 2 3 4 5; do sleep 1000 & done; wait")
 
 
-RIGHT = [limited, user_namespace, ordinary_user, read_only, no_new_privs_not_asked, filtered, bound, many_threads]
+RIGHT = [limited, user_namespace, ordinary_user, read_only, no_new_privs_not_asked, filtered, bound, odd_places, many_threads]
 
 
 @pytest.mark.parametrize("shape", RIGHT, ids=lambda shape: shape.__name__)
@@ -349,6 +375,40 @@ def test_mounts_that_lost_their_flags_or_are_gone(box: Box) -> None:
     assert {one["holds"] for one in found["differences"]} == {"without nodev, noexec", "nothing is mounted there"}
 
 
+def test_all_flags_of_mounts_and_what_a_remount_makes_of_them(box: Box) -> None:
+    (box.folder / "folder").mkdir()
+    box.mount("/mnt", "tmpfs", "noatime", "nodiratime", "nosymfollow", kind="tmpfs")
+    box.mount("/foo", str(box.folder / "folder"), "bind", "ro", "nosuid")
+    box.mount("/foo", "", "bind", "remount", "rw", "noexec")
+    box.mount("/dev/pts", "", "bind", "remount", "ro")
+    pid = box.started()
+    holds(box)
+    inside(pid, "remount", "/mnt", MS_STRICTATIME)
+    inside(pid, "remount", "/foo", MS_NOSUID)
+    inside(pid, "remount", "/dev/pts", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    found = verify(box)
+    assert {one["subject"]: one["holds"] for one in found["differences"]} == {
+        "/mnt": "without noatime, nodiratime, nosymfollow", "/foo": "without noexec", "/dev/pts": "without ro",
+    }
+    assert {one["asked"].partition(", then ")[2] for one in found["differences"]} == {
+        "", "bind (bind,remount,rw,noexec)", "bind (bind,remount,ro)",
+    }
+
+
+def test_flags_of_all_that_is_below_a_mount(box: Box) -> None:
+    for name in ("inner", "other"):
+        (box.folder / "folder" / name).mkdir(parents=True)
+    with mounted(box.folder / "folder/inner"):
+        box.mount("/foo", str(box.folder / "folder"), "rbind", "rro", "rnosuid")
+        box.mount("/foo/other", "tmpfs", kind="tmpfs")
+        pid = box.started()
+        holds(box)
+        inside(pid, "remount", "/foo/inner", MS_NOSUID)
+        found = verify(box)
+        assert [(one["fact"], one["subject"], one["holds"]) for one in found["differences"]] == [("mount", "/foo/inner", "without ro")]
+        box.ended()
+
+
 def test_something_else_mounted_over(box: Box) -> None:
     pid = box.started()
     inside(pid, "tmpfs", "/dev/pts", MS_NOSUID | MS_NODEV | MS_NOEXEC)
@@ -553,8 +613,7 @@ def test_propagation_to_the_host(box: Box) -> None:
     shared = box.folder / "shared"
     shared.mkdir()
     libc = ctypes.CDLL(None, use_errno=True)
-    assert not libc.mount(b"tmpfs", str(shared).encode(), b"tmpfs", ctypes.c_ulong(0), None), os.strerror(ctypes.get_errno())
-    try:
+    with mounted(shared):
         assert not libc.mount(None, str(shared).encode(), None, ctypes.c_ulong(MS_SHARED), None), os.strerror(ctypes.get_errno())
         box.mount("/mnt/asked", str(shared), "rbind", "rshared")
         pid = box.started()
@@ -565,8 +624,6 @@ def test_propagation_to_the_host(box: Box) -> None:
         assert facts(found) == {("propagation", "/mnt/asked")}
         assert found["differences"][0]["asked"] == "not shared with the host"
         box.ended()
-    finally:
-        assert not libc.umount2(str(shared).encode(), MNT_DETACH)
 
 
 def test_a_namespace_made_inside_is_no_difference(box: Box) -> None:

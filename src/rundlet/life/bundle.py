@@ -64,7 +64,7 @@ def look(found: Bundle, config: "Config", path: str) -> None:
             _source(found, config, i, path)
         follow = mount["type"] not in ORDINARY and "dest-nofollow" not in options and i not in found.links
         # a destination that begins with the path of the root is meant to be in the root: as with runc
-        resolved = resolve(found.rootfs, _inner(found, mount["destination"]) or mount["destination"], follow)
+        resolved = resolve(found.rootfs, inner(found.rootfs, mount["destination"]), follow)
         if mount["type"] in ORDINARY and resolved != "/":
             _ordinary(found.rootfs + resolved, mount, i)
         if resolved != mount["destination"]:
@@ -75,9 +75,9 @@ def look(found: Bundle, config: "Config", path: str) -> None:
                 found.modes[i] = mode
 
 
-def _inner(found: Bundle, path: str) -> str:
-    """What a path of the host that leads into the root filesystem is in there; "" for another."""
-    return path[len(found.rootfs) :] if path.startswith(found.rootfs + "/") else ""
+def inner(rootfs: str, path: str) -> str:
+    """What a path of the host that leads into the root filesystem is in there; another as it is."""
+    return path[len(rootfs) :] if path.startswith(rootfs + "/") else path
 
 
 def _source(found: Bundle, config: "Config", i: int, path: str) -> None:
@@ -88,11 +88,11 @@ def _source(found: Bundle, config: "Config", i: int, path: str) -> None:
         raise BadSpec(f"/mounts/{i}/source", "missing: a bind mount needs one")
     source = mount["source"] if mount["source"][:1] == "/" else f"{path}/{mount['source']}"
     alone = "copy-symlink" in options or "src-nofollow" in options
-    inner = _inner(found, source)
-    if inner and not alone:
-        place, covered = _place(found, config, i, inner)
+    within = inner(found.rootfs, source)
+    if within != source and not alone:
+        place, covered = _place(found, config, i, within)
         if covered:
-            found.inside[i] = inner
+            found.inside[i] = within
             if place is None:
                 found.sources[i] = source, True  # in a new filesystem there will be what other mounts need, a directory
                 return

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 HERE = LOOK | os.O_NOFOLLOW
-ST_RDONLY, ST_NOSUID, ST_NODEV, ST_NOEXEC = 1, 2, 4, 8  # statfs(2)
 FUSE = ("fuse", "fuseblk")
 
 
@@ -57,6 +56,7 @@ class View:
 
     mounts: dict[int, Mount] = field(default_factory=dict)
     places: dict[str, Place | None] = field(default_factory=dict)  # as asked for; None: nothing is there
+    ways: dict[str, str] = field(default_factory=dict)  # as asked for → resolved, where nothing is there as far as there is something
     unread: dict[str, str] = field(default_factory=dict)  # path → why it could not be looked at
     root: tuple[int, int] = (0, 0)  # device and inode
     base: int = 0  # the mount that the root is on
@@ -94,7 +94,7 @@ def view(folder: int, lines: "Mapping[int, Sequence[str]]", paths: "Iterable[str
         want = {**dict.fromkeys(paths, False), **dict.fromkeys(listed, True)}
         for path, contents in want.items():
             try:
-                found.places[path] = _look(root, path, contents, fuse)
+                found.places[path], found.ways[path] = _look(root, path, contents, fuse)
             except _Served as served:
                 found.unread[path] = f"{served} is on a FUSE filesystem, whose server could keep verify waiting"
             except OSError as e:
@@ -108,10 +108,11 @@ class _Served(Exception):
     """The way leads into a FUSE filesystem."""
 
 
-def _look(root: int, path: str, contents: bool, fuse: "Sequence[str]") -> Place | None:
+def _look(root: int, path: str, contents: bool, fuse: "Sequence[str]") -> tuple[Place | None, str]:
+    """What is there, and the resolved path."""
     fd, resolved, outer = _walk(root, path, fuse)
     if fd < 0:
-        return None
+        return None, resolved
     try:
         about = os.fstat(fd)
         mount = mount_of(fd)
@@ -119,7 +120,7 @@ def _look(root: int, path: str, contents: bool, fuse: "Sequence[str]") -> Place 
         found = Place(resolved, mount, os.fstatvfs(fd).f_flag, about.st_mode, (os.major(about.st_rdev), os.minor(about.st_rdev)), begins)
         if contents and stat.S_ISDIR(about.st_mode):
             found.empty = _is_empty(fd)
-        return found
+        return found, resolved
     finally:
         os.close(fd)
 
@@ -136,7 +137,7 @@ def _is_empty(fd: int) -> bool | None:
 
 
 def _walk(root: int, path: str, fuse: "Sequence[str]") -> tuple[int, str, int]:
-    """(descriptor, resolved path, mount of the directory it is in); -1 where nothing is there."""
+    """(descriptor, resolved path, mount of the directory it is in); -1 where nothing is there. A link that is mounted is what is there."""
     left = [part for part in path.split("/") if part not in ("", ".")][::-1]
     held = [os.dup(root)]  # a descriptor for each part that was entered: `..` means the one before, never what the kernel makes of it
     done: list[str] = []
@@ -155,10 +156,12 @@ def _walk(root: int, path: str, fuse: "Sequence[str]") -> tuple[int, str, int]:
             try:
                 fd = os.open(part, HERE, dir_fd=held[-1])
             except (FileNotFoundError, NotADirectoryError):
-                return -1, here, 0
+                return -1, "/".join([here, *reversed(left)]), 0
             try:
                 link = os.readlink("", dir_fd=fd)
             except OSError:  # no link
+                link = None
+            if link is None or (not left and mount_of(fd) != mount_of(held[-1])):
                 held.append(fd)
                 done.append(part)
                 continue

@@ -10,7 +10,7 @@ from rundlet.confine.verify import compare, expect, held, inside, lineage, obser
 from rundlet.confine.verify.compare import Around, Findings
 from rundlet.confine.verify.model import Report
 from rundlet.errors import WrongState
-from rundlet.life import execs, store
+from rundlet.life import bundle, execs, store
 from rundlet.life import record as record_file
 
 if TYPE_CHECKING:
@@ -291,7 +291,9 @@ class Look:
             os.close(folder)
 
     def _mounts(self, folder: int, first: "Process") -> None:
-        config, found, linux = self.config, self.found, self.config["linux"]
+        found, linux = self.found, self.config["linux"]
+        mounts = [{**mount, "destination": bundle.inner(self.target.rootfs, mount["destination"])} for mount in self.config["mounts"]]
+        config: Any = {**self.config, "mounts": mounts}
         paths = ["/", *(mount["destination"] for mount in config["mounts"]), *linux["readonlyPaths"]]
         seen = inside.view(folder, self.mounts.of(first.main.spaces["mount"], folder), paths, linux["maskedPaths"])
         rootfs = None

@@ -45,7 +45,7 @@ def of_pid(pid: int, config: str) -> Target:
         raise WrongState(f"there is no process {pid}")
     root = asked["root"]["path"]
     rootfs = root if root[:1] == "/" else f"{path.rpartition('/')[0]}/{root}"
-    return Target(f"pid {pid}", pid, asked, found[1], rootfs)
+    return Target(f"pid {pid}", pid, asked, found[1], store.absolute(rootfs))
 
 
 def place(target: Target, facts: "CgroupFacts") -> Place:

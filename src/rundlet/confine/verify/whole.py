@@ -3,10 +3,9 @@
 import stat
 from typing import TYPE_CHECKING
 
-from rundlet.confine.verify.inside import ST_NODEV, ST_NOEXEC, ST_NOSUID, ST_RDONLY
 from rundlet.kernel import MS_SHARED
 from rundlet.plan.bundle import is_bind
-from rundlet.plan.mounts import Options
+from rundlet.plan.mounts import ATTRIBUTES, Options
 from rundlet.plan.rootfs import propagation
 
 if TYPE_CHECKING:
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
     from rundlet.spec.types import Mount as Asked
 
 NULL = (1, 3)
-FLAGS = {"ro": ST_RDONLY, "nosuid": ST_NOSUID, "nodev": ST_NODEV, "noexec": ST_NOEXEC}
-ATTRIBUTES = {"ro": 0x1, "nosuid": 0x2, "nodev": 0x4, "noexec": 0x8}  # mount_setattr(2), as plan/mounts.py sorts options
+FLAGS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "noatime": 1024, "nodiratime": 2048, "nosymfollow": 8192}  # statfs(2)
+ST_RDONLY = FLAGS["ro"]
 CONTAINER = "container"
 
 
@@ -72,11 +71,19 @@ def root(config: "Config", view: "View", rootfs: "tuple[int, int] | None", host:
 
 def mounts(config: "Config", view: "View", peers: "Collection[int]", found: "Findings") -> None:
     """Each mount of the configuration, as seen from inside, and the propagation of all. `peers`: the peer groups of the host's mounts."""
-    for number, mount in enumerate(config["mounts"]):
-        path = mount["destination"].rstrip("/") + "/"
-        # one that is mounted over, or over what is around it, is not to be seen
-        if not any(path.startswith(other["destination"].rstrip("/") + "/") for other in config["mounts"][number + 1 :]):
-            _mount(mount, view, found)
+    asked = [mount for mount in config["mounts"] if "copy-symlink" not in mount["options"]]  # of those that have it, links were made
+    ways = [view.ways.get(mount["destination"], mount["destination"]).rstrip("/") + "/" for mount in asked]
+    made = ["remount" not in mount["options"] for mount in asked]
+    masks = _masks(config, view)
+    for number, mount in enumerate(asked):
+        later = range(number + 1, len(asked))
+        if any(made[n] and ways[number].startswith(ways[n]) for n in later):
+            continue  # one that is mounted over, or over what is around it, is not to be seen
+        if not made[number] and ways[number] in ways[:number]:
+            continue  # told with what it changes
+        changes = [asked[n] for n in later if not made[n] and ways[n] == ways[number]]
+        elsewhere = (*(ways[n] for n in later if made[n]), *(path + "/" for path in masks))
+        _mount(_Wanted(mount, changes, elsewhere), view, found)
     base = propagation(config["linux"]["rootfsPropagation"])
     shared = {mount["destination"].rstrip("/") or "/" for mount in config["mounts"] if _shares(mount)}
     for one in view.mounts.values():
@@ -88,33 +95,51 @@ def _shares(mount: "Asked") -> bool:
     return any(word in ("shared", "rshared") for word in mount["options"])
 
 
-def _mount(mount: "Asked", view: "View", found: "Findings") -> None:
-    where = mount["destination"]
-    if "copy-symlink" in mount["options"] or "remount" in mount["options"]:
-        return  # a link was made, or what another asked for was changed
-    wanted = f"{mount['type'] or 'bind'} ({','.join(mount['options'])})"
+class _Wanted:
+    """A mount as it is to be once those after it with the word remount have changed it. Below `elsewhere` something else is asked for."""
+
+    def __init__(self, mount: "Asked", changes: "list[Asked]", elsewhere: "tuple[str, ...]") -> None:
+        self.mount, self.elsewhere = mount, elsewhere
+        self.where = mount["destination"]
+        self.words = ", then ".join(f"{one['type'] or 'bind'} ({','.join(one['options'])})" for one in (mount, *changes))
+        self.flags = self.deep = 0  # attributes of the mount, and of all below it
+        for options in (Options(one["options"]) for one in (mount, *changes)):
+            self.flags = self.flags & ~(options.clear | options.deep_clear) | options.set | options.deep_set
+            self.deep = self.deep & ~options.deep_clear | options.deep_set
+
+    @property
+    def type(self) -> str:
+        """Empty where it may be any: of a bind mount, and of what was there before."""
+        return "" if is_bind(self.mount) or "remount" in self.mount["options"] else self.mount["type"] or ""
+
+
+def _mount(wanted: _Wanted, view: "View", found: "Findings") -> None:
+    where = wanted.where
     if where in view.unread:
         there = view.at(where)
         if there is None or there.point != where.rstrip("/"):
             found.cannot_tell("mount", where, view.unread[where])
         else:
-            _restrictions(mount, where, _flags(there), wanted, found)
+            _restrictions(wanted, where, wanted.flags, _flags(there), found)
         return
     place = view.places.get(where)
     if place is None or not place.begins:
-        found.differs("mount", where, wanted, "nothing is mounted there")
+        found.differs("mount", where, wanted.words, "nothing is mounted there")
         return
     live = view.mounts.get(place.mount)
-    if live and not is_bind(mount) and not _same_type(mount["type"] or "", live.type):
-        found.differs("mount", where, wanted, f"{live.type} from {live.source}")
+    if live and wanted.type and not _same_type(wanted.type, live.type):
+        found.differs("mount", where, wanted.words, f"{live.type} from {live.source}")
         return
-    if live and live.type == "tmpfs" and mount["type"] == "cgroup" and not is_bind(mount):
+    if live and live.type == "tmpfs" and wanted.type == "cgroup":
         # cgroup v1: a directory of directories, one for each hierarchy; runc leaves the outer one, in which there is nothing, writable
         for inner in view.below(place.path):
             if inner.type in ("cgroup", "cgroup2"):
-                _restrictions(mount, inner.point, _flags(inner), wanted, found)
+                _restrictions(wanted, inner.point, wanted.flags, _flags(inner), found)
         return
-    _restrictions(mount, where, place.flags, wanted, found)
+    _restrictions(wanted, where, wanted.flags, place.flags, found)
+    for inner in view.below(place.path) if wanted.deep else ():
+        if not (inner.point + "/").startswith(wanted.elsewhere):
+            _restrictions(wanted, inner.point, wanted.deep, _flags(inner), found)
 
 
 def _same_type(asked: str, live: str) -> bool:
@@ -123,16 +148,20 @@ def _same_type(asked: str, live: str) -> bool:
 
 
 def _flags(mount: "Mount") -> int:
+    """As statfs(2) would say them."""
     words = mount.options | (mount.super_options & {"ro"})
     return sum(flag for word, flag in FLAGS.items() if word in words)
 
 
-def _restrictions(mount: "Asked", where: str, flags: int, wanted: str, found: "Findings") -> None:
-    options = Options(mount["options"])
-    asked = options.set | options.deep_set
-    missing = [word for word, flag in FLAGS.items() if asked & ATTRIBUTES[word] and not flags & flag]
+def _restrictions(wanted: _Wanted, where: str, asked: int, live: int, found: "Findings") -> None:
+    missing = [word for word, flag in FLAGS.items() if asked & ATTRIBUTES[word][0] and not live & flag]
     if missing:
-        found.differs("mount", where, wanted, f"without {', '.join(missing)}")
+        found.differs("mount", where, wanted.words, f"without {', '.join(missing)}")
+
+
+def _masks(config: "Config", view: "View") -> set[str]:
+    """The resolved paths of what is masked."""
+    return {place.path for path in config["linux"]["maskedPaths"] if (place := view.places.get(path))}
 
 
 def masked(config: "Config", view: "View", found: "Findings") -> None:
@@ -166,7 +195,7 @@ def _unmasked(place: "Place") -> str:
 
 def read_only(config: "Config", view: "View", found: "Findings") -> None:
     """Read-only paths, and every mount that can be seen below them."""
-    masks = {place.path for path in config["linux"]["maskedPaths"] if (place := view.places.get(path))}
+    masks = _masks(config, view)
     for path in config["linux"]["readonlyPaths"]:
         if path in view.unread:
             found.cannot_tell("read-only-path", path, view.unread[path])
