@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rundlet.plan import mounts
+from rundlet.plan.mounts.options import words as known
 from tests import bundles
 from tests.bundles import CAPABLE, CGROUPS, FACTS, QUIET, Box, user_namespace
 from tests.real.test_rootfs import MOUNTS, flags, mountinfo, shares
@@ -116,7 +116,7 @@ def test_the_later_flag_holds(box: Box) -> None:
 def test_every_word_that_features_lists_is_taken(box: Box) -> None:
     (box.folder / "dir").mkdir()
     elsewhere = ("remount", "idmap", "ridmap", "copy-symlink", "tmpcopyup", "dest-nofollow", "src-nofollow")
-    words = [word for word in mounts.words() if word not in elsewhere]
+    words = [word for word in known() if word not in elsewhere]
     for word in words:
         box.mount(f"/bound-{word}", str(box.folder / "dir"), "bind", word)
         if word not in ("bind", "rbind"):

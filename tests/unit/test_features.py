@@ -10,7 +10,7 @@ import pytest
 from rundlet import OCI_VERSION, kernel
 from rundlet.errors import Fault
 from rundlet.life.features import features
-from rundlet.plan import mounts
+from rundlet.plan.mounts import options
 from rundlet.seccomp.compile import VERSION, compile_section
 from rundlet.spec import load, table
 from tests.unit.test_spec_schema import SCHEMAS
@@ -52,7 +52,7 @@ def test_every_block_is_there(said: Any) -> None:
 
 def test_mount_options_are_those_that_the_plan_takes(said: Any) -> None:
     for word in said["mountOptions"]:  # what is not understood goes to the filesystem
-        assert word in mounts.SUPERBLOCK or mounts.Options([word]).data == ()
+        assert word in options.SUPERBLOCK or options.Options([word]).data == ()
     peers = "ro rro rw rrw nosuid rnosuid nodev rdev noexec rnoexec noatime rnoatime strictatime relatime nodiratime sync dirsync bind rbind remount"
     assert {*peers.split(), "rshared", "private", "runbindable", "rslave", "nosymfollow", "rnosymfollow", "lazytime", "tmpcopyup", "copy-symlink"} <= {*said["mountOptions"]}
     assert said["linux"]["mountExtensions"]["idmap"]["enabled"] and {"idmap", "ridmap"} <= {*said["mountOptions"]}
@@ -97,5 +97,5 @@ def test_flags_are_those_of_the_kernel(said: Any) -> None:
 
 def test_annotations_that_change_confinement(said: Any) -> None:
     assert said["potentiallyUnsafeConfigAnnotations"] == ["run.oci.", "org.systemd.property.", "org.rundlet.apparmor."]
-    named = {word for file in Path(mounts.__file__).parents[1].rglob("*.py") for word in file.read_text().split('"') if word.startswith("run.oci.")}
+    named = {word for file in Path(options.__file__).parents[2].rglob("*.py") for word in file.read_text().split('"') if word.startswith("run.oci.")}
     assert len(named) > 5

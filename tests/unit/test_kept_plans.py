@@ -20,6 +20,7 @@ from rundlet.plan.apparmor import Transition
 from rundlet.plan.bundle import Bundle, is_bind
 from rundlet.plan.devicefilter import load_steps
 from rundlet.plan.resources import writes
+from rundlet.plan.stages import Choices
 from rundlet.plan.write import Write
 
 EXEC = Transition("exec", "web", ("web",), "", 4)
@@ -91,7 +92,7 @@ class Made:
     def programs(self) -> dict[str, Program]:
         """Planned anew."""
         filter_ = bytes(16) if self.config["linux"]["seccomp"] else None
-        plan = order.create(self.config, EXEC, "lsm", self.bundle, self.dirs, filter_, order.Choices(self.options.id))
+        plan = order.create(self.config, EXEC, "lsm", self.bundle, self.dirs, filter_, Choices(self.options.id))
         stages = {"devices": load_steps(bytes(16), self.dirs[-1][0], "6.1"), **{stage.name: stage.steps for stage in plan.stages}}
         slots: dict[str, int] = {}
         found = {}

@@ -6,12 +6,13 @@ from hypothesis import strategies as st
 
 from rundlet.errors import BadSpec, Refused
 from rundlet.kernel import MOUNT_ATTR, MOUNT_ATTR__ATIME, MS_SHARED, MS_SLAVE
-from rundlet.plan import copyup, hotmounts, idmap, mounts
-from rundlet.plan.mounts import Options
+from rundlet.plan.mounts import copyup, hot, idmap
+from rundlet.plan.mounts.options import ATTRIBUTES, DEEP, NOTHING, OWN, PROPAGATION, SUPERBLOCK, Options
+from rundlet.plan.mounts.options import words as known
 from rundlet.plan.step import Call, Step
 from tests.unit.test_plan import config, create
 
-WORDS = st.lists(st.sampled_from([*mounts.ATTRIBUTES, *mounts.DEEP]), max_size=8)
+WORDS = st.lists(st.sampled_from([*ATTRIBUTES, *DEEP]), max_size=8)
 
 
 def test_the_opposite_of_each_word_is_its_opposite() -> None:
@@ -39,18 +40,18 @@ def test_no_bit_is_set_and_cleared_but_of_the_access_time(words: list[str]) -> N
     assert options.deep_set & options.deep_clear & ~MOUNT_ATTR__ATIME == 0
 
 
-@given(WORDS, st.sampled_from([*mounts.ATTRIBUTES]))
+@given(WORDS, st.sampled_from([*ATTRIBUTES]))
 def test_the_last_word_holds(words: list[str], last: str) -> None:
-    on, off = mounts.ATTRIBUTES[last]
+    on, off = ATTRIBUTES[last]
     options = Options([*words, last])
     assert options.set & on == on
     assert options.clear & off == off
 
 
 def test_words_are_known_once() -> None:
-    tables = (mounts.ATTRIBUTES, mounts.DEEP, mounts.PROPAGATION, mounts.SUPERBLOCK, mounts.OWN, dict.fromkeys(mounts.NOTHING))
-    assert len(mounts.words()) == sum(len([*table]) for table in tables)
-    assert mounts.words() == sorted({word for table in tables for word in table})
+    tables = (ATTRIBUTES, DEEP, PROPAGATION, SUPERBLOCK, OWN, dict.fromkeys(NOTHING))
+    assert len(known()) == sum(len([*table]) for table in tables)
+    assert known() == sorted({word for table in tables for word in table})
 
 
 def test_propagation() -> None:
@@ -65,11 +66,11 @@ def test_what_is_left_goes_to_the_filesystem() -> None:
 
 # ── maps of ids ──
 
-OWN = [{"containerID": 0, "hostID": 1000, "size": 10}, {"containerID": 100, "hostID": 5000, "size": 10}]
+MAPS = [{"containerID": 0, "hostID": 1000, "size": 10}, {"containerID": 100, "hostID": 5000, "size": 10}]
 
 
 def triple(text: str) -> tuple[int, int, int]:
-    found = idmap._triple(text, OWN, "/x")  # type: ignore[arg-type]
+    found = idmap._triple(text, MAPS, "/x")  # type: ignore[arg-type]
     return found["containerID"], found["hostID"], found["size"]
 
 
@@ -81,7 +82,7 @@ def test_a_triple(inside: int, outside: int, size: int) -> None:
 @given(st.integers(0, 200), st.integers(0, 200), st.integers(1, 20))
 def test_a_relative_triple(inside: int, outside: int, size: int) -> None:
     """The second number is looked up in the container's map, and all of the range has to be in one line of it."""
-    line = next((m for m in OWN if m["containerID"] <= outside and outside + size <= m["containerID"] + m["size"]), None)
+    line = next((m for m in MAPS if m["containerID"] <= outside and outside + size <= m["containerID"] + m["size"]), None)
     if line:
         assert triple(f"@{inside}-{outside}-{size}") == (inside, outside - line["containerID"] + line["hostID"], size)
     else:
@@ -92,7 +93,7 @@ def test_a_relative_triple(inside: int, outside: int, size: int) -> None:
 @pytest.mark.parametrize("text", ["", "@", "1", "1-2", "1-2-3-4", "1-2-", "a-b-c", "-1-2-3", "1-2-0", "1 -2-3", "²-1-1", "@@0-0-1", "99999999999-1-1"])
 def test_what_is_no_triple(text: str) -> None:
     with pytest.raises(BadSpec):
-        idmap._triple(text, OWN, "/x")  # type: ignore[arg-type]
+        idmap._triple(text, MAPS, "/x")  # type: ignore[arg-type]
 
 
 def test_mapping_takes_the_privileges_of_the_host() -> None:
@@ -131,4 +132,4 @@ def test_a_stage_ends_where_something_is_filled(kinds: list[str]) -> None:
 ])
 def test_what_is_left_when_a_mount_goes(places: str, path: str, left: str) -> None:
     asked = [(f"/{word.rpartition(':')[2]}", {"options": word.split(":")[:-1]}) for word in places.split()]
-    assert [at for at, _ in hotmounts.without(asked, f"/{path}")] == [f"/{word}" for word in left.split()]
+    assert [at for at, _ in hot.without(asked, f"/{path}")] == [f"/{word}" for word in left.split()]

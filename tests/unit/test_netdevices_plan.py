@@ -11,7 +11,7 @@ from rundlet.confine.text import plan_lines
 from rundlet.errors import Fault
 from rundlet.executor.program import Program
 from rundlet.plan import netdevices
-from rundlet.plan.order import Plan, Stage
+from rundlet.plan.stages import Plan, Stage
 from tests.unit.test_plan import KEEP
 
 

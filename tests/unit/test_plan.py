@@ -15,7 +15,7 @@ from rundlet import spec
 from rundlet.confine.text import plan_lines
 from rundlet.executor.program import Program
 from rundlet.life.spec import template
-from rundlet.plan import order
+from rundlet.plan import order, stages
 from rundlet.plan.apparmor import Transition
 from rundlet.plan.bundle import Bundle
 from rundlet.plan.seccomp import LISTENER
@@ -53,8 +53,8 @@ def bundle(conf: Any) -> Bundle:
     return Bundle("/b/rootfs", binds, {})
 
 
-def create(conf: Any, transition: Transition = EXEC, filter_: bytes | None = FILTER, cgroups: Any = None, **choices: Any) -> order.Plan:
-    return order.create(conf, transition, "scoped", bundle(conf), cgroups or HIERARCHY_V2, filter_, order.Choices("box", **choices))
+def create(conf: Any, transition: Transition = EXEC, filter_: bytes | None = FILTER, cgroups: Any = None, **choices: Any) -> stages.Plan:
+    return order.create(conf, transition, "scoped", bundle(conf), cgroups or HIERARCHY_V2, filter_, stages.Choices("box", **choices))
 
 
 namespaces = st.lists(st.sampled_from(["pid", "network", "ipc", "uts", "cgroup", "time"]), unique=True).map(lambda kinds: [*kinds, "mount"])
@@ -101,7 +101,7 @@ plans = st.builds(
 )
 
 
-def every(plan: order.Plan) -> list[Step]:
+def every(plan: stages.Plan) -> list[Step]:
     return [step for stage in plan.stages for step in stage.steps]
 
 
@@ -111,7 +111,7 @@ def kinds_of(steps: tuple[Step, ...]) -> list[str]:
 
 @given(plans)
 @settings(max_examples=150, deadline=None)
-def test_the_label_is_asked_for_once_and_before_anything_that_takes_privilege_away(plan: order.Plan) -> None:
+def test_the_label_is_asked_for_once_and_before_anything_that_takes_privilege_away(plan: stages.Plan) -> None:
     steps = every(plan)
     labels = [i for i, step in enumerate(steps) if step.kind == "label"]
     assert len(labels) == (0 if plan.transition.action == "keep" else 1)
@@ -121,7 +121,7 @@ def test_the_label_is_asked_for_once_and_before_anything_that_takes_privilege_aw
 
 @given(plans)
 @settings(max_examples=150, deadline=None)
-def test_privilege_only_shrinks_and_nothing_after_the_drop_needs_any(plan: order.Plan) -> None:
+def test_privilege_only_shrinks_and_nothing_after_the_drop_needs_any(plan: stages.Plan) -> None:
     last = kinds_of(plan.stage("last"))
     order_of = [kind for kind in last if kind in ("rlimit", "bounding", "user", "capset", "ambient", "nnp", "exec")]
     ranks = {kind: rank for rank, kind in enumerate(("rlimit", "bounding", "user", "capset", "ambient", "nnp", "exec"))}
@@ -134,7 +134,7 @@ def test_privilege_only_shrinks_and_nothing_after_the_drop_needs_any(plan: order
 
 @given(plans)
 @settings(max_examples=150, deadline=None)
-def test_programs_of_the_container_run_when_all_is_done_that_confines_them(plan: order.Plan) -> None:
+def test_programs_of_the_container_run_when_all_is_done_that_confines_them(plan: stages.Plan) -> None:
     last = kinds_of(plan.stage("last"))
     hooks = last.count("hook")
     assert hooks % 2 == 0
@@ -143,7 +143,7 @@ def test_programs_of_the_container_run_when_all_is_done_that_confines_them(plan:
 
 @given(plans)
 @settings(max_examples=150, deadline=None)
-def test_the_filter_comes_last_under_no_new_privs_and_before_the_drop_without(plan: order.Plan) -> None:
+def test_the_filter_comes_last_under_no_new_privs_and_before_the_drop_without(plan: stages.Plan) -> None:
     last = kinds_of(plan.stage("last"))
     if LISTENER in last:  # handed over at once
         at = last.index(LISTENER)
@@ -159,7 +159,7 @@ def test_the_filter_comes_last_under_no_new_privs_and_before_the_drop_without(pl
 
 @given(plans)
 @settings(max_examples=150, deadline=None)
-def test_inside_the_container_paths_are_opened_in_its_root_alone(plan: order.Plan) -> None:
+def test_inside_the_container_paths_are_opened_in_its_root_alone(plan: stages.Plan) -> None:
     rootfs = "/b/rootfs"
     inside = [step for name in ("inside", "enter") for step in plan.stage(name)]
     for step in inside:
@@ -178,7 +178,7 @@ def test_inside_the_container_paths_are_opened_in_its_root_alone(plan: order.Pla
 
 @given(plans)
 @settings(max_examples=150, deadline=None)
-def test_the_first_thing_is_to_hide_and_a_change_of_ids_does_not_undo_it(plan: order.Plan) -> None:
+def test_the_first_thing_is_to_hide_and_a_change_of_ids_does_not_undo_it(plan: stages.Plan) -> None:
     assert plan.stage("outside")[0].kind == "hide"
     for step in plan.stage("inside"):
         if step.kind == "userns":
@@ -216,7 +216,7 @@ def test_the_same_values_give_the_same_plan_and_every_stage_can_be_sent(conf: An
 @given(configs(), st.sampled_from([None, FILTER]))
 @settings(max_examples=60, deadline=None)
 def test_create_and_exec_end_in_the_same_confinement(conf: Any, filter_: bytes | None) -> None:
-    choices = order.Choices("box")
+    choices = stages.Choices("box")
     created = tuple(step for step in create(conf, EXEC, filter_).stage("last") if step.kind != "hook")
     joined = order.execute(conf, conf["process"], EXEC, "scoped", filter_, choices).stage("last")
     assert created[len(created) - len(joined) :] == joined

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rundlet.executor.program import Program
-from rundlet.plan import order, scheduling
+from rundlet.plan import order, scheduling, stages
 from rundlet.plan.step import Slot
 from rundlet.spec import table
 from tests.unit.test_plan import FILTER, KEEP, config, create
@@ -72,12 +72,12 @@ def test_before_privilege_goes_and_before_a_filter_comes(nnp: bool, users: bool)
     assert all(Slot("process") in step.calls[0].args for step in outside)
     for steps in (outside, plan.stage("last")):
         Program(steps, {}, {"start": 9, "process": 4711})
-    assert order.execute(conf, conf["process"], KEEP, "scoped", FILTER, order.Choices("box")).stage("scheduling") == outside
+    assert order.execute(conf, conf["process"], KEEP, "scoped", FILTER, stages.Choices("box")).stage("scheduling") == outside
 
 
 def test_affinity_is_of_exec() -> None:
     conf = config(process__execCPUAffinity={"initial": "1", "final": "2-3"})
-    joined = order.execute(conf, conf["process"], KEEP, "scoped", None, order.Choices("box"))
+    joined = order.execute(conf, conf["process"], KEEP, "scoped", None, stages.Choices("box"))
     first = next(step for step in joined.stage("outside") if step.kind == "affinity")
     assert joined.stage("outside").index(first) < next(i for i, s in enumerate(joined.stage("outside")) if s.kind == "clone")
     assert (first.what, joined.stage("enter")[0].what) == ("run on the CPUs 1", "run on the CPUs 2-3")

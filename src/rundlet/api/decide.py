@@ -12,7 +12,7 @@ from rundlet.confine import explain as confine_explain
 from rundlet.confine import text
 from rundlet.confine.explain import Explanation
 from rundlet.options import Options
-from rundlet.plan import order
+from rundlet.plan import stages
 
 if TYPE_CHECKING:
     from rundlet.host import Facts as Facts
@@ -43,7 +43,7 @@ def listening() -> Iterator[list[str]]:
         said.reset(token)
 
 
-class Plan(order.Plan):
+class Plan(stages.Plan):
     """What will be done for a container: `stages`, each with a `name` and `steps`, each of them `what` in words and its `calls`.
 
     A value: printable, comparable and hashable. `transition` is the decision about its AppArmor label.
@@ -51,8 +51,8 @@ class Plan(order.Plan):
 
     __slots__ = ()
 
-    def __init__(self, plan: order.Plan) -> None:
-        for name in order.Plan.__slots__:
+    def __init__(self, plan: stages.Plan) -> None:
+        for name in stages.Plan.__slots__:
             setattr(self, name, getattr(plan, name))
 
     def __str__(self) -> str:

@@ -2,9 +2,9 @@
 
 from posix import stat
 
+from rundlet.cgroup.file import read_file, write_file
 from rundlet.cgroup.files import apply
 from rundlet.cgroup.place import Place, find
-from rundlet.cgroup.tree import read_file, write_file
 from rundlet.errors import Fault
 
 TYPE_CHECKING = False

@@ -9,8 +9,9 @@ The names of files and what they take: the kernel's cgroup-v1/*.rst and cgroup-v
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_WRONLY, close, mkdir, open, read, rmdir, strerror, write
 from time import monotonic, sleep
 
+from rundlet.cgroup.file import failed, read_file, write_file
 from rundlet.cgroup.place import Dir, Place, chief, find, missing
-from rundlet.cgroup.tree import below, failed, pids_of, read_file, write_file
+from rundlet.cgroup.tree import below, pids_of
 from rundlet.errors import Fault, Refused, StepFailed
 from rundlet.kernel import EACCES, EBUSY, EINVAL, ENODEV, ENOENT, ENOSPC, EOPNOTSUPP, EPERM, EROFS, ERRNO
 from rundlet.plan.value import Value

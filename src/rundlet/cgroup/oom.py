@@ -2,8 +2,8 @@
 
 from posix import O_CLOEXEC, O_RDONLY, O_WRONLY, close, lseek, open, read, write
 
+from rundlet.cgroup.file import failed
 from rundlet.cgroup.place import Place, find
-from rundlet.cgroup.tree import failed
 from rundlet.errors import Refused
 
 

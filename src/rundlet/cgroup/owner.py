@@ -4,8 +4,8 @@ from errno import EPERM
 from posix import chown, geteuid, mkdir
 
 from rundlet.cgroup import files
+from rundlet.cgroup.file import failed, read_file
 from rundlet.cgroup.place import Dir, Place
-from rundlet.cgroup.tree import failed, read_file
 
 # cgroup-v2.rst, "Model of Delegation"; a kernel without the list has these
 LEAST = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")

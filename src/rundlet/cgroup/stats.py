@@ -5,8 +5,8 @@ Times are nanoseconds, sizes bytes. As there, zeros that mean nothing are left o
 
 from posix import listdir, sysconf
 
+from rundlet.cgroup.file import read_file
 from rundlet.cgroup.place import Dir, Place, find
-from rundlet.cgroup.tree import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

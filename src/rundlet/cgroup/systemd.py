@@ -11,8 +11,8 @@ from posix import environ, geteuid
 from rundlet.cgroup import files, layout
 from rundlet.cgroup import place as cgroup_place
 from rundlet.cgroup.bus import Bus, BusError
+from rundlet.cgroup.file import failed
 from rundlet.cgroup.place import Place
-from rundlet.cgroup.tree import failed
 from rundlet.errors import Refused
 
 TYPE_CHECKING = False

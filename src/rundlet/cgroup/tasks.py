@@ -3,8 +3,9 @@
 from posix import O_CLOEXEC, O_RDONLY, close, kill, lseek, open, read
 from time import monotonic, sleep
 
+from rundlet.cgroup.file import failed, read_file, write_file
 from rundlet.cgroup.place import Dir, Place, chief, find
-from rundlet.cgroup.tree import below, failed, pids_of, read_file, write_file
+from rundlet.cgroup.tree import below, pids_of
 from rundlet.errors import Refused, StepFailed
 from rundlet.kernel import ENODEV, ENOENT, EOPNOTSUPP, ESRCH, ETIMEDOUT
 

@@ -7,7 +7,7 @@ processes are listed in the cgroup that is the domain, and threads alone where t
 
 from posix import O_CLOEXEC, O_RDONLY, close, open, read
 
-from rundlet.cgroup.tree import read_file, write_file
+from rundlet.cgroup.file import read_file, write_file
 from rundlet.kernel import ENODEV, ENOENT, EOPNOTSUPP, ESRCH
 
 INVALID = "domain invalid\n"

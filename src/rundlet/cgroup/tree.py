@@ -1,9 +1,8 @@
-"""The files of a cgroup, and walking those below: a container that may write its cgroups can nest them deeper than a path is long."""
+"""The processes of a cgroup, and the cgroups below it: a container that may write its cgroups can nest them deeper than a path is long."""
 
-from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_WRONLY, close, fstat, open, read, scandir, strerror, write
+from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, close, fstat, open, read, scandir
 
-from rundlet.errors import StepFailed
-from rundlet.kernel import ENODEV, ENOENT, ENOTDIR, EOPNOTSUPP
+from rundlet.kernel import ENODEV, ENOENT, EOPNOTSUPP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,32 +93,3 @@ def _children(fd: int) -> "list[str]":
         return []
     with scandir(fd) as entries:
         return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-
-
-def read_file(path: str, gone_ok: bool = True) -> str:
-    """The text of a file of a cgroup; empty when it, or its cgroup, is not there and that is fine. Raises OSError."""
-    try:
-        fd = open(path, O_RDONLY | O_CLOEXEC)
-        try:
-            return read(fd, 1 << 16).decode("utf-8", "surrogateescape")
-        finally:
-            close(fd)
-    except OSError as e:
-        if gone_ok and e.errno in (ENOENT, ENODEV, ENOTDIR, EOPNOTSUPP):
-            return ""
-        raise
-
-
-def write_file(path: str, text: str, dir_fd: "int | None" = None) -> None:
-    """Writes a file of a cgroup at once, as the kernel wants it. Raises OSError."""
-    fd = open(path, O_WRONLY | O_CLOEXEC, dir_fd=dir_fd)
-    try:
-        write(fd, text.encode("utf-8", "surrogateescape"))
-    finally:
-        close(fd)
-
-
-def failed(what: str, call: str, path: str, error: OSError, hint: str = "") -> StepFailed:
-    """The fault of a call on a file: what was being done, the file, the kernel's word in lower case."""
-    why = strerror(error.errno or 0)
-    return StepFailed(what, call, error.errno or 0, f"{what}: {call} `{path}`: {why[:1].lower()}{why[1:]}", (hint,) if hint else ())

@@ -14,7 +14,7 @@ from rundlet.confine.text import call_text, section
 from rundlet.errors import BadSpec, Fault, Refused, Usage
 from rundlet.life import bundle, deciding, preload, process, rootless, store
 from rundlet.options import Options
-from rundlet.plan import delegation, devicefilter, order, resources, systemd
+from rundlet.plan import delegation, devicefilter, order, resources, stages, systemd
 from rundlet.plan.seccomp import describe, receiver
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rundlet.host import Facts
     from rundlet.life.preload import Preload
     from rundlet.plan.apparmor import Transition
-    from rundlet.plan.order import Plan
+    from rundlet.plan.stages import Plan
     from rundlet.plan.write import Write
     from rundlet.spec.types import Config
 
@@ -173,7 +173,7 @@ def explain(config: "Config", path: str, facts: "Facts", by_systemd: bool = Fals
             found.limits += unit_text(unit, config, facts, writes)
         filter_ = process.seccomp_program(config)
         agent = filter_ is not None and receiver(config, "")
-        choices = order.Choices(
+        choices = stages.Choices(
             "ID", set_groups=process.sets_groups(config) and not (bare and rootless.groups_denied(config, facts)),
             privileged="CAP_SYS_ADMIN" in facts["caps"]["effective"], nodes=not facts.get("user_namespace"),
             notify=bool(agent), unit=by_systemd,

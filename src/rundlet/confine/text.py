@@ -8,7 +8,7 @@ from rundlet.plan.step import Call, Data, Out, Part, Ptr, Scratch, Slot
 
 if TYPE_CHECKING:
     from rundlet.confine.document import Document
-    from rundlet.plan.order import Plan
+    from rundlet.plan.stages import Plan
 
 PRCTL = {value: name for name, value in vars(kernel).items() if name.startswith("PR_") and not name.startswith("PR_CAP_AMBIENT_")}
 WIDTH = 118

@@ -152,9 +152,12 @@ def make_ready(executor: Executor, argv: "list[str]", sealed: bool, lowest: int,
     if sealed:
         executor.first = lowest, end
     else:
-        from rundlet.executor import installed
+        from rundlet.executor.installed import anew
+        from rundlet.executor.program import prepare
 
-        installed.execute(executor, argv, lowest, end)
+        first = executor.send([anew(BINARY, argv)])
+        executor.send(prepare(lowest, end))
+        executor.receive(first)
 
 
 def start(argv: "list[str]", actions: "list[tuple[int, int, int]]", **how: "Any") -> "tuple[int, bool]":

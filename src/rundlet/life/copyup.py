@@ -1,4 +1,4 @@
-"""Has a tmpfs filled with what the image has where it will be mounted: plan/copyup.py says how and why like this.
+"""Has a tmpfs filled with what the image has where it will be mounted: plan/mounts/copyup.py says how and why like this.
 
 What comes back is of the image, so it is read as what it is: names and numbers, never more of them than fit.
 """
@@ -7,14 +7,15 @@ from _struct import Struct
 
 from rundlet.errors import Fault, StepFailed
 from rundlet.kernel import S_IFREG, device
-from rundlet.plan import copyup
+from rundlet.plan.mounts import copyup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rundlet.executor.client import Executor
-    from rundlet.plan.copyup import Entry, Fill
+    from rundlet.plan.mounts.copyup import Entry
+    from rundlet.plan.mounts.mounting import Fill
     from rundlet.plan.step import Step
 
 # struct statx: mask; uid, gid, mode; size; the device's numbers. linux/stat.h

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rundlet.life.store import Container, Record
     from rundlet.life.systemd import Unit
     from rundlet.options import Options
-    from rundlet.plan.order import Plan
+    from rundlet.plan.stages import Plan
     from rundlet.plan.step import Step
     from rundlet.spec.types import Config
 
@@ -281,14 +281,18 @@ class Creation(deciding.Decision):
         if self.plan.stage("user namespace"):
             self._stage(executor, "user namespace")
         spaces = dict(self.plan.namespaces)
+        if "user" not in spaces and proc["oomScoreAdj"] is None:
+            return
+        from rundlet.life import procfs
+
         if "user" in spaces:
             if spaces["user"] is None:  # one that is joined has its maps: those of the configuration tell what they are
                 from rundlet.life import idmaps
 
                 idmaps.write(pid, linux, self.facts)
-            process.raise_limits(pid, proc["rlimits"])
+            procfs.raise_limits(pid, proc["rlimits"])
         if proc["oomScoreAdj"] is not None:
-            process.write_oom_score(pid, proc["oomScoreAdj"])
+            procfs.write_oom_score(pid, proc["oomScoreAdj"])
 
     def _group(self, container: "Container", record: "Record", group: "Group") -> None:
         """Makes the container's group of resctrl, where it is not there."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rundlet.life.systemd import Unit
     from rundlet.options import Options
     from rundlet.plan.delegation import Delegation
-    from rundlet.plan.order import Choices, Plan
+    from rundlet.plan.stages import Choices, Plan
     from rundlet.spec.types import Config
 
 

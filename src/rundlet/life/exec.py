@@ -9,7 +9,7 @@ from rundlet.cgroup import place as cgroup_place
 from rundlet.errors import BadSpec, Fault, StepFailed, Usage, WrongState
 from rundlet.executor import client
 from rundlet.life import deciding, observe, process, sockets, store
-from rundlet.plan import order
+from rundlet.plan import order, stages
 from rundlet.plan import process as plan_process
 
 TYPE_CHECKING = False
@@ -180,7 +180,7 @@ def join(
     filter_ = process.seccomp_program(config)
     keyring = record.get("keyring", False)
     agent = process.seccomp_agent(config) if filter_ is not None else None
-    choices = order.Choices(
+    choices = stages.Choices(
         record["id"], False, keyring, process.stdio_to_give(proc), process.sets_groups(config, record["pid"]), notify=agent is not None,
     )
     receivers = sockets.receivers(options.pidfd_socket)
@@ -233,7 +233,7 @@ def _hold(record: "Record", mount_namespace: bool) -> "tuple[int, int]":
 
 
 def _carry_out(
-    executor: "Executor", plan: "order.Plan", at: "cgroup_place.Place", record: "Record", proc: "Process", facts: "host.Facts",
+    executor: "Executor", plan: "stages.Plan", at: "cgroup_place.Place", record: "Record", proc: "Process", facts: "host.Facts",
     options: "Options", receivers: "list[socket]", config: "Config", before: "Callable[[], None] | None",
 ) -> None:
     outside = executor.pid
@@ -257,9 +257,13 @@ def _carry_out(
 
         rdt.join(record["rdt"], executor.pid)
     if proc["oomScoreAdj"] is not None and not facts["uid"]:
-        process.write_oom_score(executor.pid, proc["oomScoreAdj"])
+        from rundlet.life import procfs
+
+        procfs.write_oom_score(executor.pid, proc["oomScoreAdj"])
     if "user" in dict(plan.namespaces):
-        process.raise_limits(executor.pid, proc["rlimits"])
+        from rundlet.life import procfs
+
+        procfs.raise_limits(executor.pid, proc["rlimits"])
     steps = plan.stage("enter")
     try:
         reply = executor.run(steps)

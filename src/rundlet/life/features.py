@@ -4,7 +4,8 @@ import posix
 
 from rundlet import OCI_VERSION, __version__, host, jsontext, kernel
 from rundlet.errors import Fault, StepFailed
-from rundlet.plan import mounts, seccomp, systemd
+from rundlet.plan import seccomp, systemd
+from rundlet.plan.mounts.options import words
 from rundlet.plan.step import Call, Step
 from rundlet.spec import table
 
@@ -28,14 +29,14 @@ def features() -> "dict[str, object]":
     """The document. What depends on the host is looked up: AppArmor as it is, controllers that are mounted, kinds of namespaces."""
     facts = host.facts()
     layout = facts["cgroup"]
-    options = mounts.words()
+    mounts = words()
     filters = _seccomp()
     versions = {"v1": (True, False), "hybrid": (True, True), "v2": (False, True), "none": (False, False)}[layout["layout"]]
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": OCI_VERSION,
         "hooks": HOOKS,
-        "mountOptions": options,
+        "mountOptions": mounts,
         "linux": {
             "namespaces": sorted(kind for kind in kernel.NAMESPACES if _has(kind)),
             "capabilities": _capabilities(),
@@ -48,7 +49,7 @@ def features() -> "dict[str, object]":
             "selinux": {"enabled": True},
             "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
             "memoryPolicy": {"modes": list(table.MEMORY_MODES), "flags": list(table.MEMORY_FLAGS)},
-            "mountExtensions": {"idmap": {"enabled": "idmap" in options}},
+            "mountExtensions": {"idmap": {"enabled": "idmap" in mounts}},
             "netDevices": {"enabled": True},
         },
         "annotations": {"io.github.rundlet.version": __version__, **_libseccomp(filters)},

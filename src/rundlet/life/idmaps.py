@@ -11,7 +11,7 @@ import posix
 from posix import MFD_CLOEXEC, POSIX_SPAWN_DUP2
 
 from rundlet.errors import Fault, Refused
-from rundlet.life.process import write_file
+from rundlet.life.procfs import write_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

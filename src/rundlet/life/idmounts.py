@@ -1,16 +1,16 @@
-"""User namespaces for the mounts with mapped ids, as descriptors: plan/idmap.py."""
+"""User namespaces for the mounts with mapped ids, as descriptors: plan/mounts/idmap.py."""
 
 import posix
 from posix import O_CLOEXEC, O_RDONLY
 
 from rundlet.errors import Fault
 from rundlet.executor import client
-from rundlet.life import process
-from rundlet.plan import idmap
+from rundlet.life import process, procfs
+from rundlet.plan.mounts import idmap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rundlet.plan.idmap import Users
+    from rundlet.plan.mounts.mounting import Users
 
 
 def hold(asked: "tuple[Users, ...]") -> "dict[str, int]":
@@ -37,7 +37,7 @@ def _make(users: "Users") -> int:
     try:
         helper.run((idmap.namespace(users),))
         for kind, text in (("gid", users.gids), ("uid", users.uids)):
-            process.write_file(
+            procfs.write_file(
                 f"/proc/{helper.pid}/{kind}_map", text, f"map the {kind}s of a mount: {', '.join(text.splitlines())}",
                 f"every hostID must be an id of the runtime's own user namespace (/proc/self/{kind}_map)",
             )

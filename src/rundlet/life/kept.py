@@ -63,7 +63,7 @@ class Late:
 
 
 class Plan:
-    """A plan of which there are the programs alone: what rundlet.plan.order.Plan is for whoever carries it out."""
+    """A plan of which there are the programs alone: what rundlet.plan.stages.Plan is for whoever carries it out."""
 
     users = ()
     fills = ()

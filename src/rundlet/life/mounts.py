@@ -10,8 +10,11 @@ from rundlet.cgroup import place as cgroup_place
 from rundlet.errors import BadSpec, Fault, Refused, Usage, WrongState
 from rundlet.executor import client
 from rundlet.life import bundle, copyup, idmounts, process, store
-from rundlet.plan import hotmounts, mounts, rootfs
+from rundlet.plan import rootfs
 from rundlet.plan.bundle import Bundle
+from rundlet.plan.mounts import hot
+from rundlet.plan.mounts.calls import is_root
+from rundlet.plan.mounts.mounting import Mounting
 from rundlet.spec.mounts import load_mounts
 
 TYPE_CHECKING = False
@@ -72,11 +75,11 @@ def add(container: "Container", config: "Config", listed: "list[dict[str, Any]]"
     spaces = {space["type"] for space in config["linux"]["namespaces"]}
     if not privileged and "user" not in spaces:
         raise Refused("mounting in a container without a user namespace takes CAP_SYS_ADMIN, which the runtime lacks", "run as root")
-    mounting = mounts.Mounting(
+    mounting = Mounting(
         rootfs.propagation(config["linux"]["rootfsPropagation"]), hierarchies, "joined" if "cgroup" in spaces else "", False,
         "user" in spaces or facts["user_namespace"], privileged,
     )
-    each = hotmounts.add(mounting, config, found)
+    each = hot.add(mounting, config, found)
     held = idmounts.hold(tuple(mounting.users))
     try:
         executor = _enter(config, record, mounting.sources, held, privileged)
@@ -92,7 +95,7 @@ def add(container: "Container", config: "Config", listed: "list[dict[str, Any]]"
     except BaseException as first:
         for path in reversed(made):
             try:
-                executor.run([hotmounts.remove(path)])
+                executor.run([hot.remove(path)])
             except Fault as second:
                 if isinstance(first, Fault):
                     first.cleanup.append(str(second))
@@ -136,22 +139,22 @@ def remove(container: "Container", config: "Config") -> None:
     root = f"/proc/{record['pid']}/root"
     paths = [_place(root, mount["destination"], mount["options"]) for mount in config["mounts"]]
     for i, path in enumerate(paths):
-        if mounts.is_root(path):
+        if is_root(path):
             raise BadSpec(f"/mounts/{i}/destination", "the root filesystem cannot be unmounted")
     executor = _enter(config, record, [])
     try:
-        outs = executor.run([hotmounts.look(paths)]).outs
+        outs = executor.run([hot.look(paths)]).outs
         for i, path in enumerate(paths):
-            if not int.from_bytes(outs[f"about {i}"][8:16], "little") & hotmounts.MOUNT_ROOT:
+            if not int.from_bytes(outs[f"about {i}"][8:16], "little") & hot.MOUNT_ROOT:
                 raise Refused(f"/mounts/{i}/destination: {path} is not mounted", "nothing was unmounted")
         left = [_places(root, _kept(container))]  # after each step
         for path in reversed(paths):
-            left.append(hotmounts.without(left[-1], path))
+            left.append(hot.without(left[-1], path))
         _keep(container, [one for _, one in left[-1]])
         gone = 0
         try:
             for path in reversed(paths):
-                executor.run([hotmounts.remove(path)])
+                executor.run([hot.remove(path)])
                 gone += 1
         except Fault as first:
             try:
@@ -177,7 +180,7 @@ def _enter(
         executor = client.spawn({"init": init, **(held or {})})
     finally:
         posix.close(init)
-    outside, inside = hotmounts.enter(config, sources, process.sets_groups(config, record["pid"]), privileged)
+    outside, inside = hot.enter(config, sources, process.sets_groups(config, record["pid"]), privileged)
     first = executor.pid
     try:
         executor.pid = executor.run(outside.steps).slots["child"]

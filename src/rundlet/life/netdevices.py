@@ -14,7 +14,7 @@ from rundlet.plan import netdevices as plan
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rundlet.executor.client import Executor
-    from rundlet.plan.order import Plan
+    from rundlet.plan.stages import Plan
     from rundlet.spec.types import Config
 
     Devices = tuple[tuple[plan.Device, str], ...]

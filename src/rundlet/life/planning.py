@@ -2,7 +2,7 @@
 
 from rundlet import log, spec
 from rundlet.life import process, record
-from rundlet.plan import devicefilter, order, resources
+from rundlet.plan import devicefilter, order, resources, stages
 from rundlet.plan.asking import still
 from rundlet.plan.process import execute
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from rundlet.life.create import Creation
     from rundlet.life.deciding import Decision
     from rundlet.life.store import Record
-    from rundlet.plan.order import Plan
     from rundlet.plan.resources import CgroupFacts
+    from rundlet.plan.stages import Plan
     from rundlet.plan.step import Step
 
 
@@ -31,10 +31,11 @@ def decide(new: "Decision", layout: "CgroupFacts") -> None:
     for note in resources.notes(limits, layout):
         log.warning(note)
     if any(m["type"] in ("cgroup", "cgroup2") for m in config["mounts"]) or "run.oci.delegate-cgroup" in config["annotations"]:
-        from rundlet.plan import cgroupfs, delegation
+        from rundlet.plan import delegation
+        from rundlet.plan.mounts import cgroup
 
         new.delegation = delegation.decide(config, layout)
-        if without := cgroupfs.idle(config):
+        if without := cgroup.idle(config):
             log.warning(without)
     new.devices = b""
     if new.place.dirs and resources.version(layout, "devices") == 2 and not new.bare:
@@ -56,7 +57,7 @@ def plan(new: "Decision") -> "Plan":
 
         denied = new.bare and rootless.groups_denied(config, facts)
         hierarchies = rootless.shown(facts["cgroup"], new.place)
-    new.choices = order.Choices(
+    new.choices = stages.Choices(
         new.options.id, new.options.no_pivot, not new.options.no_new_keyring, new.stdio, process.sets_groups(config) and not denied,
         notify=new.agent is not None, said=new.files.slots if new.files else ("", ""),
         privileged="CAP_SYS_ADMIN" in facts["caps"]["effective"], nodes=not facts["user_namespace"], unit=new.unit is not None,

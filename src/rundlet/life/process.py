@@ -241,45 +241,6 @@ def check_pending(reply: "Reply", transition: "apparmor.Transition") -> None:
         )
 
 
-def write_oom_score(pid: int, score: int) -> None:
-    """Sets oom_score_adj; one that holds already is not written, since the kernel refuses even that to some: proc(5)."""
-    path = f"/proc/{pid}/oom_score_adj"
-    if int(store.read(path)) != score:
-        write_file(path, str(score), f"set oom_score_adj to {score}", "lowering it takes CAP_SYS_RESOURCE; raise /process/oomScoreAdj")
-
-
-def raise_limits(pid: int, limits: "list[Rlimit]") -> None:
-    """Raises hard limits where the process, in its user namespace, is not allowed to: prlimit(2)."""
-    if not limits:
-        return
-    import resource
-
-    for limit in limits:
-        number = kernel.RLIMITS[limit["type"]]
-        soft, hard = resource.prlimit(pid, number)
-        new = -1 if limit["hard"] >= 1 << 63 else limit["hard"]
-        if hard != -1 and (new == -1 or new > hard):
-            try:
-                resource.prlimit(pid, number, (soft, new))
-            except (OSError, ValueError) as e:
-                raise Fault(f"limit {limit['type']}: raising the hard limit to {new}: {e}; it takes CAP_SYS_RESOURCE") from None
-
-
-def write_file(path: str, text: str, what: str, hint: str = "") -> None:
-    """Writes a file of proc at once, as the kernel wants it. Raises StepFailed: `what` was being done, and perhaps a `hint`."""
-    fd = -1
-    try:
-        fd = posix.open(path, O_WRONLY | O_CLOEXEC)
-        posix.write(fd, text.encode())
-    except OSError as e:
-        call, why = "write" if fd >= 0 else "open", (e.strerror or "").lower()
-        message = f"{what}: {'write to' if fd >= 0 else call} {path}: {why}"
-        raise StepFailed(what, call, e.errno or 0, message, (hint,) if hint else ()) from None
-    finally:
-        if fd >= 0:
-            posix.close(fd)
-
-
 def give_home(executor: "Executor", reply: "Reply", proc: "Process") -> bool:
     """Puts the user's home into the environment where the plan has looked for it in the image, in this reply; false where it has not."""
     text = reply.outs.get("passwd")

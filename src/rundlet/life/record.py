@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rundlet.life import kept
     from rundlet.life.observe import Seen
     from rundlet.life.store import Container, Record
-    from rundlet.plan.order import Plan
+    from rundlet.plan.stages import Plan
     from rundlet.spec.types import Config
 
 SCHEMA = "rundlet.record/1"

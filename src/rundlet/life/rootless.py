@@ -13,7 +13,7 @@ from rundlet.cgroup import place as cgroup_place
 from rundlet.cgroup.place import Place
 from rundlet.errors import Fault, Refused, StepFailed, WrongState
 from rundlet.life import idmaps
-from rundlet.life.process import write_oom_score
+from rundlet.life.procfs import write_oom_score
 from rundlet.life.store import read, status
 from rundlet.plan.label import split_namespace
 from rundlet.plan.resources import writes
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rundlet.cgroup.place import Dir
     from rundlet.host import Facts
     from rundlet.life.store import Record
-    from rundlet.plan.cgroupfs import Hierarchy
+    from rundlet.plan.mounts.mounting import Hierarchy
     from rundlet.plan.resources import CgroupFacts
     from rundlet.plan.write import Write
     from rundlet.spec.types import Config, Process, Resources

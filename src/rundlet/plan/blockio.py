@@ -3,7 +3,6 @@
 Sources: the kernel's cgroup-v1/blkio-controller.rst, cgroup-v2.rst, block/bfq-iosched.rst; runtime-spec config-linux.md, "Block IO".
 """
 
-from rundlet.plan.resources import v1_only
 from rundlet.plan.write import Write
 
 TYPE_CHECKING = False
@@ -55,10 +54,8 @@ def v1(io: "BlockIO") -> "list[Write]":
 
 
 def v2(io: "BlockIO") -> "list[Write]":
-    """The writes for the controller `io`. Raises Refused for leaf weights, which it has not."""
-    weight, leaf = io["weight"] or None, io["leafWeight"] or None
-    if leaf is not None or any(device["leafWeight"] for device in io["weightDevice"]):
-        raise v1_only("block I/O leaf weight")
+    """The writes for the controller `io`, which knows no leaf weights."""
+    weight = io["weight"] or None
     out: "list[Write]" = []
     if weight is not None:
         what = "block I/O weight"

@@ -24,24 +24,22 @@ confine() is the security argument. From its top to its bottom privilege only sh
 from _struct import pack
 
 from rundlet import kernel as k
-from rundlet.errors import Refused
-from rundlet.plan import mounts, namespaces, process, rootfs
+from rundlet.plan import namespaces, process, rootfs
 from rundlet.plan.asking import proc_steps, still
 from rundlet.plan.asking import steps as label_steps
-from rundlet.plan.bundle import Bundle, is_bind
+from rundlet.plan.bundle import Bundle
 from rundlet.plan.command import has_home
+from rundlet.plan.mounts.calls import target
+from rundlet.plan.stages import Choices, Plan, Stage
 from rundlet.plan.step import Call, Data, Scratch, Slot, Step
-from rundlet.plan.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
-    from rundlet.plan import cgroupfs
     from rundlet.plan.apparmor import Transition
-    from rundlet.plan.copyup import Fill
-    from rundlet.plan.idmap import Users
-    from rundlet.spec.types import Capabilities, Config, Device, Process
+    from rundlet.plan.mounts.mounting import Hierarchy
+    from rundlet.spec.types import Capabilities, Config, Process
 
     Interface: TypeAlias = Literal["lsm", "scoped", "legacy"]
 
@@ -49,72 +47,13 @@ if TYPE_CHECKING:
 ENDING = pack("Q", 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14)  # SIGHUP, SIGINT, SIGQUIT, SIGTERM as a sigset_t
 
 
-class Stage(Value):
-    """Steps that one process carries out without a word in between."""
-
-    __slots__ = ("name", "steps")
-
-    def __init__(self, name: str, steps: "tuple[Step, ...]") -> None:
-        self.name = name
-        self.steps = steps
-
-
-class Plan(Value):
-    """What will be done for one container: the stages in order, and what must hold after the exec."""
-
-    __slots__ = ("stages", "transition", "namespaces", "capabilities", "nnp", "seccomp", "users", "fills")
-
-    def __init__(
-        self, stages: "tuple[Stage, ...]", transition: "Transition", spaces: "dict[str, str | None]", capabilities: int,
-        nnp: bool, seccomp: bool, users: "tuple[Users, ...]" = (), fills: "tuple[Fill, ...]" = (),
-    ) -> None:
-        self.stages = stages
-        self.transition = transition
-        self.namespaces = tuple(sorted(spaces.items()))
-        self.capabilities = capabilities  # the bounding set, as bits
-        self.nnp = nnp
-        self.seccomp = seccomp
-        self.users = users  # user namespaces of mounts with mapped ids, which the first stage needs
-        self.fills = fills  # tmpfs to be filled, each at the end of a stage "inside"
-
-    def stage(self, name: str) -> "tuple[Step, ...]":
-        """The steps of one stage; none where the plan does without it."""
-        return next((stage.steps for stage in self.stages if stage.name == name), ())
-
-
-class Choices(Value):
-    """What the command line decides and the configuration does not know."""
-
-    __slots__ = ("id", "no_pivot", "new_keyring", "stdio", "set_groups", "state", "notify", "said", "privileged", "nodes", "unit")
-
-    def __init__(
-        self, id: str, no_pivot: bool = False, new_keyring: bool = True, stdio: "tuple[int, ...]" = (), set_groups: bool = True,
-        state: str = "", notify: bool = False, said: "tuple[str, str]" = ("", ""), privileged: bool = True, nodes: bool = True,
-        unit: bool = False,
-    ) -> None:
-        self.id = id
-        self.no_pivot = no_pivot
-        self.new_keyring = new_keyring
-        self.stdio = stdio  # of 0, 1, 2 those that are pipes or files of the caller's
-        self.set_groups = set_groups  # false where the user namespace forbids setgroups(2)
-        self.state = state  # what startContainer hooks read; known once the process is there
-        self.notify = notify  # an agent wants the listener of the seccomp filter
-        self.privileged = privileged  # false where the runtime may mount nothing until its process is root of a user namespace
-        self.nodes = nodes  # false where the kernel makes no device nodes for the runtime: then the host's are bound
-        self.unit = unit  # systemd makes the cgroup, around the process: it is there once the process is
-        self.said = said  # slots of the files for what startContainer hooks write to stdout and stderr; "": it is kept for the error
-
-    def told(self, state: str) -> "Choices":
-        """The same, with the state."""
-        fields = dict(zip(self.__slots__, self.fields(), strict=True)) | {"state": state}
-        return Choices(**fields)  # type: ignore[arg-type]
-
-
 def create(
-    config: "Config", transition: "Transition", interface: "Interface", bundle: "Bundle", cgroups: "list[cgroupfs.Hierarchy]",
+    config: "Config", transition: "Transition", interface: "Interface", bundle: "Bundle", cgroups: "list[Hierarchy]",
     filter_: "bytes | None", choices: Choices,
 ) -> Plan:
     """The plan of a new container. Raises Refused and BadSpec for what cannot be planned. Pure: the same values give the same plan."""
+    from rundlet.plan import filesystem  # not read for exec
+
     spaces = namespaces.wanted(config["linux"]["namespaces"])
     new = [kind for kind, path in spaces.items() if path is None]
     joined = {kind: path for kind, path in spaces.items() if path is not None}
@@ -124,7 +63,7 @@ def create(
     at_clone = [] if late_user else [kind for kind in new if kind not in ("time", "cgroup")]
     in_user = "user" in spaces
     nodes = choices.nodes and not in_user
-    mounting = _mounts(config, bundle, cgroups, choices, nodes)
+    mounting = filesystem.mounts(config, bundle, cgroups, choices, nodes)
     held = [
         *mounting.sources,
         rootfs.hold(bundle.rootfs, rootfs.propagation(config["linux"]["rootfsPropagation"]), "mount" in spaces),
@@ -163,10 +102,10 @@ def create(
     ]
     enter: "list[Step]" = [process.hide()] if shown else []
     if "mount" in spaces:
-        inside += _populate(config, mounting.placed, nodes)
+        inside += filesystem.populate(config, mounting.placed, nodes)
         if proc["terminal"]:
             enter += _terminal(config)
-        enter += [rootfs.working_directory(proc["cwd"]), *mounting.sealed, *_seal(config)]
+        enter += [rootfs.working_directory(proc["cwd"]), *mounting.sealed, *filesystem.seal(config)]
         enter += rootfs.enter(bundle.covers if choices.no_pivot else None)
         if config["linux"]["rootfsPropagation"]:
             enter.append(rootfs.shared_root(rootfs.propagation(config["linux"]["rootfsPropagation"])))
@@ -176,8 +115,8 @@ def create(
             enter += [process.terminal(_size(proc), False, proc["user"]["uid"])]
     enter += [process.program_exists(proc), *([] if has_home(proc) else [process.read_passwd()])]
     stages = (
-        *_users(mounting), Stage("outside", tuple(outside)), Stage("user namespace", tuple(split)), *_devices(bundle),
-        *_inside(inside, len(mounting.fills)), Stage("enter", tuple(enter)), *_turns(proc, in_user),
+        *filesystem.users(mounting), Stage("outside", tuple(outside)), Stage("user namespace", tuple(split)), *_devices(bundle),
+        *filesystem.inside(inside, len(mounting.fills)), Stage("enter", tuple(enter)), *_turns(proc, in_user),
         Stage("last", last(config, filter_, choices, still(transition, interface))),
     )
     return Plan(
@@ -337,84 +276,7 @@ def _size(proc: "Process") -> "tuple[int, int] | None":
     return (size["height"], size["width"]) if size else None
 
 
-def _mounts(
-    config: "Config", bundle: "Bundle", cgroups: "list[cgroupfs.Hierarchy]", choices: Choices, nodes: bool,
-) -> mounts.Mounting:
-    """The steps of the mounts, each kind in the order of the configuration."""
-    spaces = namespaces.wanted(config["linux"]["namespaces"])
-    found = mounts.Mounting(
-        rootfs.propagation(config["linux"]["rootfsPropagation"]), cgroups,
-        "" if "cgroup" not in spaces else "joined" if spaces["cgroup"] else "new", choices.unit,
-        "user" in spaces or not choices.nodes, choices.privileged,
-    )
-    if "mount" not in spaces:
-        if config["mounts"]:
-            raise Refused("/mounts: mounts without a mount namespace would be the host's", "add a mount namespace, or remove the mounts")
-        return found
-    for i in range(len(config["mounts"])):
-        found.add(i, config, bundle)
-    if not nodes and not _own_dev(config):
-        own: "list[Device]" = []
-        if config["linux"]["devices"] and choices.nodes and choices.privileged:
-            from rundlet.plan import ownnodes
-
-            own = ownnodes.wanted(config["linux"])
-            if own:
-                found.sources.append(ownnodes.make(config["linux"], own))
-                found.placed.append(ownnodes.take(own))  # the last, since the tmpfs of /dev is among them
-        found.sources += rootfs.bound_device_sources(config["linux"]["devices"], own)
-    return found
-
-
-def _users(mounting: mounts.Mounting) -> "tuple[Stage, ...]":
-    """What processes of their own do for the mounts with mapped ids, before all else."""
-    if not mounting.users:
-        return ()
-    from rundlet.plan import idmap
-
-    return tuple(Stage("mapped ids", (idmap.namespace(users),)) for users in mounting.users if not users.path)
-
-
-def _inside(steps: "list[Step]", fills: int) -> "tuple[Stage, ...]":
-    """The steps as one stage, or several where the runtime has to fill a tmpfs in between."""
-    if not fills:
-        return (Stage("inside", tuple(steps)),)
-    from rundlet.plan import copyup
-
-    return tuple(Stage("inside", part) for part in copyup.parts(steps))
-
-
-def _own_dev(config: "Config") -> bool:
-    """Whether /dev is a directory of the host, bound: then nothing is made in it."""
-    return any(m["destination"].rstrip("/") == "/dev" and is_bind(m) for m in config["mounts"])
-
-
-def _populate(config: "Config", placed: "list[Step]", nodes: bool) -> "list[Step]":
-    """What is mounted and made in the root filesystem, while the host's root is still the root."""
-    linux = config["linux"]
-    steps = list(placed)
-    if not _own_dev(config):
-        if not nodes:
-            steps += rootfs.bound_devices(linux["devices"])
-        else:
-            steps += rootfs.default_devices({device["path"] for device in linux["devices"]})
-        steps += [rootfs.device(device) for device in linux["devices"] if nodes or device["type"] == "p"]
-        steps.append(rootfs.links())
-    return steps
-
-
-def _seal(config: "Config") -> "list[Step]":
-    """What is hidden and read-only, after everything that had to be made was made."""
-    linux = config["linux"]
-    steps = []
-    if config["root"]["readonly"]:
-        steps.append(rootfs.read_only_root())
-    steps += [rootfs.read_only(path) for path in linux["readonlyPaths"]]
-    steps += rootfs.masks(linux["maskedPaths"])
-    return steps
-
-
 def _terminal(config: "Config") -> "list[Step]":
     devpts = any(m["type"] == "devpts" and m["destination"].strip("/") == "dev/pts" for m in config["mounts"])
     proc = config["process"]
-    return [process.terminal(_size(proc), devpts, proc["user"]["uid"]), process.console(mounts.target("/dev/console", False, follow=False))]
+    return [process.terminal(_size(proc), devpts, proc["user"]["uid"]), process.console(target("/dev/console", False, follow=False))]

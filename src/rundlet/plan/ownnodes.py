@@ -6,7 +6,7 @@ what is mounted somewhere can be cloned (before Linux 6.15), and a clone of each
 """
 
 from rundlet import kernel as k
-from rundlet.plan.mounts import AT, ATTACH, CLOSE_AT, ROOT, fresh, target
+from rundlet.plan.mounts.calls import AT, ATTACH, CLOSE_AT, ROOT, fresh, target
 from rundlet.plan.rootfs import DEVICES, TYPES
 from rundlet.plan.step import Call, Slot, Step
 

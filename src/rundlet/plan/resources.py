@@ -322,7 +322,11 @@ def _block_io(io: "BlockIO", cgroups: "CgroupFacts") -> "list[Write]":
     from rundlet.plan.blockio import v1, v2  # rarely asked for
 
     name = "io" if version(cgroups, "io") else "blkio"
-    return v1(io) if _on(name, "block I/O limit", cgroups) == 1 else v2(io)
+    if _on(name, "block I/O limit", cgroups) == 1:
+        return v1(io)
+    if io["leafWeight"] or any(device["leafWeight"] for device in io["weightDevice"]):
+        raise v1_only("block I/O leaf weight")
+    return v2(io)
 
 
 def _network(network: "Network", cgroups: "CgroupFacts") -> "list[Write]":

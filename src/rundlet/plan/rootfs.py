@@ -4,7 +4,8 @@ The order is that of order.py. `root` is the slot of the root filesystem's mount
 """
 
 from rundlet import kernel as k
-from rundlet.plan.mounts import AT, ATTACH, CLONE, CLOSE_AT, CLOSE_TREE, FIND, PROPAGATION, ROOT, TREE, attributes, fresh, target
+from rundlet.plan.mounts.calls import AT, ATTACH, CLONE, CLOSE_AT, CLOSE_TREE, FIND, ROOT, TREE, attributes, fresh, target
+from rundlet.plan.mounts.options import PROPAGATION
 from rundlet.plan.step import Call, Late, Part, Scratch, Slot, Step
 
 TYPE_CHECKING = False

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rundlet.kernel import MS_SHARED
 from rundlet.plan.bundle import is_bind
-from rundlet.plan.mounts import ATTRIBUTES, Options
+from rundlet.plan.mounts.options import ATTRIBUTES, Options
 from rundlet.plan.rootfs import propagation
 
 if TYPE_CHECKING:

@@ -6,9 +6,11 @@ nothing is opened but inside the container's root, and a mount point made by a n
 """
 
 from rundlet import kernel as k
-from rundlet.plan import mounts, namespaces, process
-from rundlet.plan.order import Stage
+from rundlet.plan import namespaces, process
+from rundlet.plan.mounts import one
+from rundlet.plan.mounts.calls import AT, CLOSE_AT, FIND_DIR, FIND_LINK, ROOT
 from rundlet.plan.rootfs import NOWHERE
+from rundlet.plan.stages import Stage
 from rundlet.plan.step import Call, Out, Slot, Step
 
 TYPE_CHECKING = False
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rundlet.plan.bundle import Bundle
+    from rundlet.plan.mounts.mounting import Mounting
     from rundlet.spec.types import Config
 
 MOUNT_ROOT = 0x2000  # STATX_ATTR_MOUNT_ROOT, linux/stat.h
@@ -42,12 +45,12 @@ def enter(config: "Config", sources: "list[Step]", set_groups: bool = True, priv
     )
 
 
-def add(mounting: mounts.Mounting, config: "Config", bundle: "Bundle") -> "list[list[Step]]":
+def add(mounting: "Mounting", config: "Config", bundle: "Bundle") -> "list[list[Step]]":
     """What is done for each mount in there. Raises BadSpec and Refused for what cannot be planned."""
     each: "list[list[Step]]" = []
     for i in range(len(config["mounts"])):
         before = len(mounting.placed), len(mounting.sealed)
-        mounting.add(i, config, bundle)
+        one.add(mounting, i, config, bundle)
         each.append([*mounting.placed[before[0] :], *mounting.sealed[before[1] :]])
     return each
 
@@ -62,8 +65,8 @@ def look(paths: "list[str]") -> Step:
     calls: "list[Call]" = []
     for n, path in enumerate(paths):
         calls += [
-            Call("openat2", mounts.ROOT, path.strip("/"), mounts.FIND_LINK, 24, into="at", fine=NOWHERE, on_fine=f"next{n}"),
-            Call("statx", mounts.AT, "", k.AT_EMPTY_PATH, 0, Out(f"about {n}", 256)), mounts.CLOSE_AT,
+            Call("openat2", ROOT, path.strip("/"), FIND_LINK, 24, into="at", fine=NOWHERE, on_fine=f"next{n}"),
+            Call("statx", AT, "", k.AT_EMPTY_PATH, 0, Out(f"about {n}", 256)), CLOSE_AT,
             Call("value", 0, label=f"next{n}"),
         ]
     return Step("see that all of them are mounted", *calls, kind="mount")
@@ -73,7 +76,7 @@ def remove(path: str) -> Step:
     """Takes the topmost mount at `path` away; who still uses it keeps it until the end. The name is one in a folder that is held."""
     folder, name = _parts(path)
     return Step(
-        f"unmount {path}", Call("openat2", mounts.ROOT, folder, mounts.FIND_DIR, 24, into="folder"), Call("fchdir", Slot("folder")),
+        f"unmount {path}", Call("openat2", ROOT, folder, FIND_DIR, 24, into="folder"), Call("fchdir", Slot("folder")),
         Call("close", Slot("folder")), Call("umount2", name, k.MNT_DETACH | k.UMOUNT_NOFOLLOW), Call("chdir", "/"), kind="mount",
     )
 
@@ -85,7 +88,7 @@ def without(asked: "list[tuple[str, dict[str, Any]]]", path: str) -> "list[tuple
     """
     below = path.rstrip("/") + "/"
     base = -1  # the last one that is at the path, or around it; what is older is covered, and is seen again
-    for i, (at, one) in enumerate(asked):
-        if below.startswith(at.rstrip("/") + "/") and not {"remount", "copy-symlink"}.intersection(one.get("options") or ()):
+    for i, (at, mount) in enumerate(asked):
+        if below.startswith(at.rstrip("/") + "/") and not {"remount", "copy-symlink"}.intersection(mount.get("options") or ()):
             base = i
-    return [(at, one) for i, (at, one) in enumerate(asked) if i < base or not (at.rstrip("/") + "/").startswith(below)]
+    return [(at, mount) for i, (at, mount) in enumerate(asked) if i < base or not (at.rstrip("/") + "/").startswith(below)]

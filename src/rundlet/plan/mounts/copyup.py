@@ -8,7 +8,7 @@ descriptor of the folder without following links or leaving the image's mount.
 """
 
 from rundlet import kernel as k
-from rundlet.plan.mounts import AT, TREE
+from rundlet.plan.mounts.calls import AT, TREE
 from rundlet.plan.step import Call, Out, Part, Scratch, Slot, Step
 from rundlet.plan.value import Value
 
@@ -34,16 +34,6 @@ FOLDER, SYMLINK = 0o040000, 0o120000  # S_IFDIR, S_IFLNK
 MOST = 0x7FFFF000  # sendfile(2) moves no more a call
 FROM, NEWFILE, TO, IT = Slot("from"), Slot("new"), Slot("to"), Slot("it")
 SIZE = Scratch("copied", 256)
-
-
-class Fill(Value):
-    """One tmpfs that is to be filled: where it will be mounted, and whether it takes over the owner of the folder that it covers."""
-
-    __slots__ = ("destination", "owner")
-
-    def __init__(self, destination: str, owner: bool) -> None:
-        self.destination = destination
-        self.owner = owner
 
 
 class Entry(Value):

@@ -9,16 +9,14 @@ of v1, for a container with a systemd that does not know v2. The host has to hav
 
 from rundlet import kernel as k
 from rundlet.errors import Refused
-from rundlet.plan.mounts import CLOSE_AT, FS, MAKE, attributes, fresh, onto, target
+from rundlet.plan.mounts.calls import CLOSE_AT, FS, MAKE, attributes, fresh, onto, target
 from rundlet.plan.step import Call, Late, Slot, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rundlet.plan.mounts import Mounting, Options
+    from rundlet.plan.mounts.mounting import Hierarchy, Mounting
+    from rundlet.plan.mounts.options import Options
     from rundlet.spec.types import Config, Mount
-
-    Hierarchy = tuple[str, int, list[str]]
-
 
 FORCED = "run.oci.systemd.force_cgroup_v1"
 

@@ -1,7 +1,7 @@
 """Symbolic links that are copied instead of mounted: the mount option copy-symlink, for a source that is one."""
 
 from rundlet import kernel as k
-from rundlet.plan.mounts import target
+from rundlet.plan.mounts.calls import target
 from rundlet.plan.step import Call, Scratch, Slot, Step
 
 TYPE_CHECKING = False

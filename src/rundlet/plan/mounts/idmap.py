@@ -12,28 +12,17 @@ outside and keeps a descriptor of it; the process is not needed any more. Mounts
 from rundlet import kernel as k
 from rundlet.errors import BadSpec, Refused
 from rundlet.plan.bundle import is_bind
+from rundlet.plan.mounts.mounting import Users
 from rundlet.plan.step import Call, Data, Slot, Step
-from rundlet.plan.value import Value
 from rundlet.spec.validate import check_maps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rundlet.plan.mounts import Mounting, Options
+    from rundlet.plan.mounts.mounting import Mounting
+    from rundlet.plan.mounts.options import Options
     from rundlet.spec.types import Config, IDMapping, Mount
 
 SINCE = "ext4, xfs and btrfs can since Linux 5.12 to 5.15, tmpfs since 6.3, overlay cannot"
-
-
-class Users(Value):
-    """A user namespace to be had as a descriptor in `slot`: one with these maps, as /proc/PID/uid_map takes them, or that of `path`."""
-
-    __slots__ = ("slot", "uids", "gids", "path")
-
-    def __init__(self, slot: str, uids: str, gids: str, path: str = "") -> None:
-        self.slot = slot
-        self.uids = uids
-        self.gids = gids
-        self.path = path
 
 
 def add(mounting: "Mounting", i: int, mount: "Mount", options: "Options", config: "Config") -> str:

@@ -4,12 +4,12 @@ It wants a path, and gets ".": the place, opened inside the root as every other,
 """
 
 from rundlet.errors import BadSpec
-from rundlet.plan.mounts import AT, CLOSE_AT, attributes, find, is_root, target
+from rundlet.plan.mounts.calls import AT, CLOSE_AT, attributes, find, is_root, target
 from rundlet.plan.step import Call, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rundlet.plan.mounts import Options
+    from rundlet.plan.mounts.options import Options
     from rundlet.spec.types import Mount
 
 # an attribute of mount_setattr(2) as mount(2) knows it
