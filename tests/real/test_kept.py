@@ -182,14 +182,51 @@ def test_hooks(keeping: Callable[[], Box]) -> None:
         assert (done.status, kept(done)) == (0, False)
 
 
-def test_nothing_is_kept_of_user_namespaces(keeping: Callable[[], Box]) -> None:
+def in_user(box: Box) -> Box:
+    """In a new user namespace, whose root owns the root filesystem."""
+    user_namespace(box.config)
+    os.chown(box.rootfs, 100000, 100000)
+    box.folder.chmod(0o755)
+    return box
+
+
+def test_user_namespaces(keeping: Callable[[], Box]) -> None:
+    for name in ("first", "second"):
+        box = in_user(keeping())
+        box.process["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 99, "hard": 100}]
+        box.linux["devices"] = [{"path": "/dev/full2", "type": "c", "major": 1, "minor": 7, "fileMode": 0o600, "uid": 0, "gid": 0}]
+        done = box.sh(f"id -u; ulimit -n; cat /proc/self/uid_map; ls -l /dev | grep -c full; echo {name} > /dev/null; stat -c %u /proc/1").run()
+        uids = "".join(f"{m['containerID']:>10} {m['hostID']:>10} {m['size']:>10}\n" for m in box.linux["uidMappings"])
+        assert (done.status, done.out, faults(done), kept(done)) == (0, f"0\n99\n{uids}2\n0\n", [], name == "second")
+
+
+def test_other_maps_are_another_kind(keeping: Callable[[], Box]) -> None:
+    assert not kept(in_user(keeping()).sh("true").run())
+    other = in_user(keeping())
+    other.linux["uidMappings"][0]["hostID"] += 1
+    done = other.sh("cat /proc/self/uid_map").run()
+    assert (done.status, kept(done), done.out.split()[1]) == (0, False, str(other.linux["uidMappings"][0]["hostID"]))
+
+
+def test_nothing_is_kept_of_user_namespaces_of_others(keeping: Callable[[], Box]) -> None:
+    holder = in_user(keeping())
+    assert holder.sh("sleep 1000").create().status == 0
     for _ in range(2):
-        box = keeping()
-        user_namespace(box.config)
-        os.chown(box.rootfs, 100000, 100000)
-        box.folder.chmod(0o755)
+        box = in_user(keeping())
+        spaces = box.linux["namespaces"]
+        spaces[:] = [space for space in spaces if space["type"] != "user"]
+        spaces.append({"type": "user", "path": f"/proc/{holder.state['pid']}/ns/user"})
         done = box.sh("id -u").run()
         assert (done.status, done.out, kept(done)) == (0, "0\n", False)
+
+
+def test_a_step_that_fails_in_a_user_namespace_is_named(keeping: Callable[[], Box]) -> None:
+    assert in_user(telling(keeping(), "first")).run().status == 0
+    box = in_user(telling(keeping(), "other"))
+    (box.rootfs / "given").write_text("a file, where a directory has to be mounted")
+    done = box.run()
+    assert kept(done)
+    assert faults(done)[0].startswith(f"rundlet: bind {box.folder}/source of other on /given (rbind): move_mount: ")
 
 
 def test_texts_of_a_container_are_not_kept(keeping: Callable[[], Box]) -> None:

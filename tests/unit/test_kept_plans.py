@@ -45,6 +45,10 @@ def pairs(draw: st.DrawFn) -> tuple[Any, Any]:
         value["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}
     if draw(st.booleans()):
         value["mounts"].append({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]})
+    if draw(st.booleans()):
+        value["linux"]["namespaces"].append({"type": "user"})
+        value["linux"]["uidMappings"] = value["linux"]["gidMappings"] = [{"containerID": 0, "hostID": draw(st.integers(1, 9)), "size": 2000}]
+        value["linux"]["devices"] = [{"path": "/dev/more", "type": "c", "major": 1, "minor": 7}]
     joined, hostname = draw(st.booleans()), draw(st.integers(0, 9))
     slash, homes, count = draw(st.booleans()), draw(st.booleans()), draw(st.integers(1, 3))
     binds = draw(st.lists(st.tuples(paths, st.sampled_from([["bind"], ["rbind", "ro"], ["rbind", "rprivate", "nosuid"]])), max_size=3))

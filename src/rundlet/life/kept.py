@@ -310,7 +310,8 @@ def store(new: "Creation", last: "Program | Packed | None" = None) -> None:
 
 
 def _ordinary(new: "Creation") -> bool:
-    """Whether the start did nothing but what a plan that is kept makes it do: no user namespace, no terminal, nothing filled or moved."""
+    """Whether the start did nothing but what a plan that is kept makes it do: no terminal, nothing filled or moved, no user namespace of
+    somebody else's."""
     config, bundle, plan, given = new.config, new.bundle, new.plan, new.delegation
     return not (
         new.bare or new.unit or new.notify or new.rdt or new.movers or new.agent or new.console >= 0 or config["process"]["terminal"]
@@ -318,5 +319,5 @@ def _ordinary(new: "Creation") -> bool:
         or plan.users or plan.fills or bundle.links or bundle.filesystems or bundle.covers or bundle.inside or bundle.devices
         or any(name[:15] == "run.oci.seccomp" for name in config["annotations"])
         or not {*new.templates} >= {"outside", "inside", "enter", "last"}
-        or "user" in dict(plan.namespaces) or plan.stage("scheduling")
+        or dict(plan.namespaces).get("user") or plan.stage("user namespace") or plan.stage("scheduling")
     )

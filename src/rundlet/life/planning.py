@@ -75,7 +75,7 @@ def again(new: "Decision") -> "Plan":
 def _check(new: "Decision") -> None:
     """Reads and checks the whole configuration of a container that began with what was kept of it."""
     config, _ = spec.load(new.text)
-    process.grantable(config["process"], new.facts, False)
+    process.grantable(config["process"], new.facts, any(space["type"] == "user" for space in config["linux"]["namespaces"]))
     config["process"]["env"] = new.config["process"]["env"]  # with the home that the image has given
     new.config = config
 

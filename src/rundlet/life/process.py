@@ -140,18 +140,22 @@ def attainable(limits: "list[Rlimit]", facts: "Facts") -> None:
     """
     if not limits or ("CAP_SYS_RESOURCE" in facts["caps"]["effective"] and not facts["user_namespace"]):
         return
-    # a line for each, in the order of their numbers, below one that says which column is which: proc_pid_limits() in fs/proc/base.c
-    own = [line[47:67].strip() for line in store.read("/proc/self/limits").decode().splitlines()[1:]]
-    for index, limit in enumerate(limits):
-        most = own[kernel.RLIMITS[limit["type"]]]
-        if most != "unlimited" and limit["hard"] > int(most):
-            from rundlet.plan.process import amount
+    for index, most in higher(limits, "self"):
+        from rundlet.plan.process import amount
 
-            raise Refused(
-                f"/process/rlimits/{index}/hard: raising {limit['type']} from the runtime's own {most} to "
-                f"{amount(limit['hard'])}: operation not permitted without CAP_SYS_RESOURCE",
-                "ask for no more, or raise the limit of whatever starts the runtime",
-            )
+        raise Refused(
+            f"/process/rlimits/{index}/hard: raising {limits[index]['type']} from the runtime's own {most} to "
+            f"{amount(limits[index]['hard'])}: operation not permitted without CAP_SYS_RESOURCE",
+            "ask for no more, or raise the limit of whatever starts the runtime",
+        )
+
+
+def higher(limits: "list[Rlimit]", pid: "int | str") -> "list[tuple[int, int]]":
+    """Which hard limits are above those that a process has, by their index, each with the one that it has."""
+    # a line for each, in the order of their numbers, below one that says which column is which: proc_pid_limits() in fs/proc/base.c
+    own = [line[47:67].strip() for line in store.read(f"/proc/{pid}/limits").decode().splitlines()[1:]]
+    each = ((index, limit["hard"], own[kernel.RLIMITS[limit["type"]]]) for index, limit in enumerate(limits))
+    return [(index, int(most)) for index, hard, most in each if most != "unlimited" and hard > int(most)]
 
 
 def sets_groups(config: "Config", pid: int = 0) -> bool:

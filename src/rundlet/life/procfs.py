@@ -6,6 +6,7 @@ from posix import O_CLOEXEC, O_WRONLY
 from rundlet import kernel
 from rundlet.errors import Fault, StepFailed
 from rundlet.life import store
+from rundlet.life.process import higher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,19 +22,15 @@ def write_oom_score(pid: int, score: int) -> None:
 
 def raise_limits(pid: int, limits: "list[Rlimit]") -> None:
     """Raises hard limits where the process, in its user namespace, is not allowed to: prlimit(2)."""
-    if not limits:
-        return
-    import resource
+    for index, _ in higher(limits, pid) if limits else ():
+        import resource
 
-    for limit in limits:
-        number = kernel.RLIMITS[limit["type"]]
-        soft, hard = resource.prlimit(pid, number)
-        new = -1 if limit["hard"] >= 1 << 63 else limit["hard"]
-        if hard != -1 and (new == -1 or new > hard):
-            try:
-                resource.prlimit(pid, number, (soft, new))
-            except (OSError, ValueError) as e:
-                raise Fault(f"limit {limit['type']}: raising the hard limit to {new}: {e}; it takes CAP_SYS_RESOURCE") from None
+        number = kernel.RLIMITS[limits[index]["type"]]
+        new = -1 if limits[index]["hard"] >= 1 << 63 else limits[index]["hard"]
+        try:
+            resource.prlimit(pid, number, (resource.prlimit(pid, number)[0], new))
+        except (OSError, ValueError) as e:
+            raise Fault(f"limit {limits[index]['type']}: raising the hard limit to {new}: {e}; it takes CAP_SYS_RESOURCE") from None
 
 
 def write_file(path: str, text: str, what: str, hint: str = "") -> None:
