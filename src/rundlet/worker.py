@@ -5,7 +5,8 @@ each runs in one of its own, and what comes of it is written down, not printed.
 
     descriptors   0, 1, 2 …    the container's, as the command's own would be
                   count        the request, a JSON text in a memfd
-                  count + 1    where the report goes, a JSON text: {"status", "fault", "warnings", "pid", …}
+                  count + 1    where the report goes: {"pid"} once there is a process, then {"status", "fault", "warnings", …},
+                               each a line of JSON
                   count + 2    the socket of the executor that becomes the process (executor/given.py), or nothing
                   count + 3 …  texts that options name as /proc/self/fd/N
 """
@@ -47,17 +48,21 @@ def run() -> None:
     try:
         report = carry_out(jsontext.loads(store.read(f"/proc/self/fd/{count}"), "request"), count)  # type: ignore[arg-type]
     finally:
-        text = jsontext.dumps(report).encode("utf-8", "surrogateescape")
-        while text:
-            text = text[posix.write(count + 1, text) :]
+        tell(count + 1, report)
         posix._exit(0)
+
+
+def tell(fd: int, report: "dict[str, Any]") -> None:
+    """Writes a line of JSON."""
+    text = jsontext.dumps(report).encode("utf-8", "surrogateescape") + b"\n"
+    while text:
+        text = text[posix.write(fd, text) :]
 
 
 def carry_out(request: "dict[str, Any]", count: int) -> "dict[str, Any]":
     """Does what is requested; the report."""
     warnings: "list[str]" = []
     log.told = warnings.append
-    taken: "list[Executor]" = []
     sys.path += request["folders"]
     options = Options()
     options.__dict__.update(request["options"])
@@ -66,8 +71,10 @@ def carry_out(request: "dict[str, Any]", count: int) -> "dict[str, Any]":
         control = socket(fileno=count + 2)
 
         def spawn(passed: "dict[str, int]", keep: int) -> "Executor":
-            taken.append(given.take(it, control, passed))
-            return taken[0]
+            executor = given.take(it, control, passed)
+            # at once: it leaves the executor's group only when it is sent more
+            executor.told = lambda pid: tell(count + 1, {"pid": pid})
+            return executor
 
         options.spawn = spawn
     report: "dict[str, Any]" = {"warnings": warnings}
@@ -95,7 +102,6 @@ def carry_out(request: "dict[str, Any]", count: int) -> "dict[str, Any]":
         process.uninterruptible()
     except KeyboardInterrupt:
         report["interrupted"] = True
-    report["pid"] = taken[0].pid if taken and taken[0].pid != request["executor"] else 0
     return report
 
 

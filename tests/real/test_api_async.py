@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,73 @@ def test_a_timeout_of_asyncio(box: Box) -> None:
     do(main())
     assert box.left() == []
     assert children() == []
+
+
+def commands() -> list[int]:
+    """Processes of ours that carry a command out."""
+    found = []
+    for pid in children():
+        try:
+            found += [pid] if b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes() else []
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return found
+
+
+def test_nothing_is_left_of_a_creation_whose_command_is_killed(box: Box, tmp_path: Path) -> None:
+    """By then its process has a session of its own, so that nothing but the pid tells that it is ours."""
+    async def main() -> None:
+        with pytest.raises(rundlet.Fault, match="create ended with status -9 before it could say what came of it$"):
+            await aio.create(box.bundle, id=box.id, root=box.root)
+        assert set(children()) <= {int((tmp_path / "began").read_text())}, "the hook alone, an orphan that the tests adopt"
+
+    hook(box, tmp_path, "kill -KILL $PPID")
+    box.save()
+    do(main())
+    assert box.left() == []
+    assert eventually(lambda: not bundles.reap())
+
+
+@pytest.mark.parametrize("verb", ["create", "exec"])
+def test_no_process_is_left_of_a_command_that_is_killed_at_any_moment(box: Box, verb: str) -> None:
+    async def one(turn: int, container: aio.Container | None) -> bool:
+        """Whether the command was there to be killed."""
+        mine: dict[str, Any] = {"id": f"{box.id}-{turn}", "root": box.root}
+        task: asyncio.Task[Any] = asyncio.create_task(container.spawn(["sleep", "1000"]) if container else aio.create(box.bundle, **mine))
+        await until(lambda: task.done() or bool(commands()))
+        await asyncio.sleep(turn * 0.004)
+        killed = commands()
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        try:
+            async with await task:
+                return bool(killed)  # it had said already what came of it
+        except rundlet.Fault as fault:
+            assert "ended with status -9 before it could say" in str(fault)
+            if "delete --force" in str(fault):
+                await aio.Container(**mine).delete(force=True)
+            return True
+
+    async def all(container: aio.Container | None) -> None:
+        before, turn = children(), 0
+        while await one(turn, container):
+            assert children() == before
+            turn += 1
+        assert turn
+
+    async def main() -> None:
+        if verb == "create":
+            await all(None)
+        else:
+            async with aio.create(box.bundle, id=box.id, root=box.root) as container:
+                await container.start()
+                await all(container)
+
+    box.sh("while true; do sleep 1; done").save()
+    do(main())
+    assert children() == []
+    assert box.left() == []
+    assert os.listdir(box.root) == []
 
 
 def test_one_that_fails_cancels_its_group(boxes: Callable[[], Box]) -> None:

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 from rundlet.api.asked import Making, Path, as_root, new_id
 from rundlet.api.results import State
 from rundlet.api.streams import Console, Master, Pipe, Stdio
-from rundlet.api.work import Child, Report
+from rundlet.api.work import Child
 from rundlet.cgroup import place, tasks
 from rundlet.errors import Fault
 from rundlet.life import events, kill, store
@@ -29,10 +29,10 @@ class Holder:
         self.stderr: Any = None
         self.terminal: Any = None
 
-    def _hold(self, report: Report, stdio: Stdio, console: Console | None) -> None:
-        """Takes what a command has made."""
-        self.warnings = report.warnings
-        self._child = Child(report.pid)
+    def _hold(self, child: Child, warnings: tuple[str, ...], stdio: Stdio, console: Console | None) -> None:
+        """Takes what a command has made, and what it had to say."""
+        self.warnings = warnings
+        self._child = child
         if console:
             self.terminal = self._master(console.receive())
         self.stdin, self.stdout, self.stderr = (self._stream(end) if end >= 0 else None for end in map(stdio.take, range(3)))

@@ -11,7 +11,7 @@ from rundlet.api.base import BaseContainer, BaseProcess, Holder, known
 from rundlet.api.operation import Operation, Wait, calmly, within
 from rundlet.api.results import Completed
 from rundlet.api.streams import DEVNULL, PIPE, Console, Given, Stdio, collecting
-from rundlet.api.work import Child, Work, command
+from rundlet.api.work import Work, command
 from rundlet.errors import Fault, WrongState
 from rundlet.life import store
 
@@ -59,7 +59,8 @@ def _hold(held: Holder, options: dict[str, Any], stdio: Stdio, texts: dict[str, 
         try:
             report = yield from work.wait()
             report.check(work.verb)
-            held._hold(report, stdio, console)
+            assert work.made
+            held._hold(work.made, report.warnings, stdio, console)
         except BaseException:
             yield from calmly(_undo(work, options))
             raise
@@ -72,12 +73,12 @@ def _hold(held: Holder, options: dict[str, Any], stdio: Stdio, texts: dict[str, 
 def _undo(work: Work, options: dict[str, Any]) -> Operation[None]:
     """Calls off a command; what it has made all the same is ended."""
     report = yield from work.call_off()
-    if report.done and work.verb != "exec":
+    if not work.made:
+        return
+    if report.left and work.verb != "exec":
         yield from command({"verb": "delete", "root": options["root"], "id": options["id"], "force": True})
-    if report.pid:
-        child = Child(report.pid)
-        child.signal(signals.SIGKILL)
-        yield from child.wait()
+    work.made.signal(signals.SIGKILL)
+    yield from work.made.wait()
 
 
 # ── what is done with a container ────────────────────────────────────────────────────────────────────────────────────────────

@@ -79,14 +79,16 @@ class Report:
 
     def __init__(self, raw: dict[str, Any]) -> None:
         self.warnings: tuple[str, ...] = tuple(raw.get("warnings", ()))
-        self.pid: int = raw.get("pid", 0)  # of the container's process that it has made; a child of ours
         self.done = "status" in raw
+        self.left = self.done or "lost" in raw  # whether what it has made is there: else the command has undone that
         self.answer: Any = raw.get("answer")
         self._raw = raw
 
     def check(self, verb: str) -> None:
         """Raises the Fault with which the command failed."""
         raw = self._raw
+        if "lost" in raw:
+            raise Fault(raw["lost"])
         if "fault" in raw:
             fault = read(raw["fault"])
             for line in raw.get("denied", ()):
@@ -133,6 +135,7 @@ class Work:
         self.verb: str = options["verb"]
         self.id: str = options["id"]
         self.report: Report | None = None
+        self.made: Child | None = None  # the container's process that it has made
         self._said = b""
         self._reading = -1
         self._executor: Child | None = None
@@ -183,22 +186,36 @@ class Work:
                 continue
             if part:
                 self._said += part
+                if self._executor and not self.made and b"\n" in self._said:
+                    self._hear()
                 continue
             status = yield from self._child.wait()
-            what = f"{self.verb} ended with status {status} before it could say what came of it"
-            silent = {"bug": f"{what}; delete --force removes what there may be of {self.id}"}
-            report = Report(json.loads(self._said) if self._said else silent)
+            report = Report(json.loads(self._said) if self._said.endswith(b"\n") else {"lost": self._lost(status)})
             if self._executor:
                 yield from self._bury(self._executor, report)
             os.close(self._reading)  # last: whoever is disturbed in here begins anew
             self.report = report
         return self.report
 
+    def _hear(self) -> None:
+        """Takes the line that tells of the process, where that is the first one."""
+        line, _, rest = self._said.partition(b"\n")
+        said = json.loads(line)
+        if said.keys() == {"pid"}:
+            self.made = Child(said["pid"])
+            self._said = rest
+
+    def _lost(self, status: int | None) -> str:
+        """What is said of a command that says nothing: somebody has killed it."""
+        why = f"{self.verb} ended with status {status} before it could say what came of it"
+        makes = self._executor and not self.made and self.verb != "exec"  # what has been heard of is undone
+        return f"{why}; delete --force removes what there may be of {self.id}" if makes else why
+
     def _bury(self, executor: Child, report: Report) -> Operation[None]:
         """Waits for the executor, and for what it has cloned when the command was called off before it knew: it ends with the command, at
         the end of their socket, and is still in the executor's group."""
         yield from executor.wait()
-        if report.done:
+        if self.made:
             return
         for task in os.listdir("/proc/self/task"):
             for pid in _children(task):

@@ -27,7 +27,7 @@ from rundlet.executor.template import REPLY, ROOM, SLOTS, Packed, Reply
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from rundlet.executor.program import Program
@@ -51,6 +51,14 @@ class Executor:
         self.slots: "dict[str, int]" = {}
         self.first: "tuple[int, int] | None" = None  # for prepare() to go with the first program
         self.sent: "list[bytes]" = []  # the programs, as they were sent
+        self.told: "Callable[[int], object] | None" = None  # of the process that it becomes, before that does anything
+
+    def becomes(self, pid: int) -> None:
+        """The process that it has cloned answers from now on."""
+        self.pid = pid
+        PIDS.append(pid)
+        if self.told:
+            self.told(pid)
 
     def send(self, what: "Iterable[Step] | Packed") -> "Program | Packed":
         """Sends steps, or a program that has them already and begins with prepare(), without waiting for the reply. Raises Fault."""

@@ -137,8 +137,7 @@ class Creation(deciding.Decision):
         outside = executor.pid
         if self.devices and not self.unit:
             self._attach(executor, self.place)
-        executor.pid = self._stage(executor, "outside").slots["child"]
-        client.PIDS.append(executor.pid)
+        executor.becomes(self._stage(executor, "outside").slots["child"])
         process.bury(outside)
         # only now: what the kernel sets aside for new namespaces is the runtime's to pay, and a limit of one process is met
         if self.unit:

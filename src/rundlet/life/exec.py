@@ -247,8 +247,7 @@ def _carry_out(
             raise denied.entering(record, failed) from None
         raise process.telling(failed, steps, plan.transition, facts) from None
     process.check_pending(reply, plan.transition)
-    executor.pid = reply.slots["child"]
-    client.PIDS.append(executor.pid)
+    executor.becomes(reply.slots["child"])
     process.bury(outside)
     if at.dirs:
         _join_cgroup(at, record, executor.pid, options)
