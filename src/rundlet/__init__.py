@@ -13,11 +13,11 @@ __all__ = (
     "DEVNULL", "OCI_VERSION", "PIPE", "STDOUT", "BadSpec", "Bundle", "Completed", "Config", "Container", "Denial", "Difference",
     "Document", "Event", "Events", "Explanation", "Facts", "Fault", "Making", "Plan", "Process", "ProgramFailed", "Refused", "Report",
     "Spawning", "State", "StepFailed", "Stream", "Terminal", "Unknown", "Unreadable", "Usage", "WrongState", "aio", "config",
-    "containers", "create", "denials", "exec", "explain", "facts", "make_plan", "run", "verify",
+    "containers", "create", "denials", "exec", "explain", "facts", "plan", "run", "verify",
 )
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # plan too: a name that is here comes before the package, which can be called as well (plan/__init__.py)
     from rundlet import aio as aio
     from rundlet.api import DEVNULL as DEVNULL
     from rundlet.api import PIPE as PIPE
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from rundlet.api import exec as exec
     from rundlet.api import explain as explain
     from rundlet.api import facts as facts
-    from rundlet.api import make_plan as make_plan
+    from rundlet.api import plan as plan
     from rundlet.api import run as run
     from rundlet.api import verify as verify
 
@@ -65,7 +65,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for one of ours
 
     def __getattr__(name: str) -> object:
         """The library's names: PEP 562."""
-        if name not in __all__ and name != "plan":
+        if name not in __all__:
             raise AttributeError(f"module 'rundlet' has no attribute '{name}'")
         from importlib import import_module
 

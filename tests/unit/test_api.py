@@ -353,8 +353,8 @@ def rootfs(tmp_path: Path) -> Path:
 
 def test_a_plan_is_a_value_for_any_host(rootfs: Path) -> None:
     config = rundlet.config(["echo"], rootfs=rootfs, apparmor="web", rootless=False)
-    plan = rundlet.make_plan(config, FACTS)  # type: ignore[arg-type]
-    assert plan == rundlet.make_plan(config, FACTS)  # type: ignore[arg-type]
+    plan = rundlet.plan(config, FACTS)  # type: ignore[arg-type]
+    assert plan == rundlet.plan(config, FACTS)  # type: ignore[arg-type]
     assert [stage.name for stage in plan.stages if stage.steps][-1] == "last"
     assert (plan.transition.action, plan.transition.row) == ("stack", 6)
     text = str(plan)
@@ -368,7 +368,7 @@ def test_the_room_of_the_plan_can_be_called(rootfs: Path, before: str) -> None:
     code = (
         f"import sys; sys.path[:0] = {sys.path!r}; {before}import rundlet; "
         f"config = rundlet.config(['echo'], rootfs={str(rootfs)!r}, rootless=False); "
-        "print(rundlet.plan(config) == rundlet.make_plan(config), rundlet.plan.order.create.__name__)"
+        "print(rundlet.plan(config) == rundlet.api.plan(config), rundlet.plan.order.create.__name__)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True create\n"
 
@@ -381,7 +381,7 @@ def test_a_plan_that_there_is_not(rootfs: Path) -> None:
     assert found.as_json()["label"]["action"] == "refuse"
     assert str(found).startswith("refused")
     with pytest.raises(rundlet.Refused, match='"elsewhere"'):
-        rundlet.make_plan(config, FACTS)  # type: ignore[arg-type]
+        rundlet.plan(config, FACTS)  # type: ignore[arg-type]
 
 
 def test_facts_are_looked_at(rootfs: Path) -> None:

@@ -3,7 +3,7 @@
 from rundlet.api.asked import Bundle, Making, Spawning
 from rundlet.api.base import containers
 from rundlet.api.configure import config
-from rundlet.api.decide import Facts, Plan, explain, facts, make_plan
+from rundlet.api.decide import Facts, Plan, explain, facts, plan
 from rundlet.api.happening import Event
 from rundlet.api.results import Completed, ProgramFailed, State
 from rundlet.api.streams import DEVNULL, PIPE, STDOUT
@@ -19,5 +19,5 @@ __all__ = [
     "DEVNULL", "PIPE", "STDOUT", "BadSpec", "Bundle", "Completed", "Config", "Container", "Denial", "Difference", "Document", "Event",
     "Events", "Explanation", "Facts", "Fault", "Making", "Plan", "Process", "ProgramFailed", "Refused", "Report", "Spawning", "State",
     "StepFailed", "Stream", "Terminal", "Unknown", "Unreadable", "Usage", "WrongState", "config", "containers", "create", "denials",
-    "exec", "explain", "facts", "make_plan", "run", "verify",
+    "exec", "explain", "facts", "plan", "run", "verify",
 ]

@@ -85,7 +85,7 @@ def explain(
     return found
 
 
-def make_plan(
+def plan(
     bundle: Bundle, facts: Facts | None = None, *, folder: Path | None = None, cgroup_manager: CgroupManager = "cgroupfs",
 ) -> Plan:
     """The plan that create would carry out; the arguments are those of explain. Raises Refused and BadSpec where there would be none."""

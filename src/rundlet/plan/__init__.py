@@ -7,8 +7,10 @@ class Room(type(sys)):  # type: ignore[misc]  # types.ModuleType, without the im
     """This package, which can be called."""
 
     def __call__(self, *args: object, **more: object) -> object:
-        """The plan of a bundle: rundlet.make_plan(), by the name that one would look for."""
-        made: object = sys.modules["rundlet"].make_plan(*args, **more)
+        """The plan of a bundle: api/decide.py, plan()."""
+        from importlib import import_module
+
+        made: object = import_module("rundlet.api").plan(*args, **more)
         return made
 
 
