@@ -15,7 +15,7 @@ from rundlet.api import checking
 from rundlet.api import operations as ops
 from rundlet.api.asked import Bundle, Making, Path, Read, Spawning
 from rundlet.api.awaiting import Opening, awaited, carry
-from rundlet.api.base import BaseContainer, BaseProcess, new
+from rundlet.api.base import BaseContainer, BaseProcess, Holder, new
 from rundlet.api.checking import Denial, Report, verifying
 from rundlet.api.happening import BaseEvents, Event
 from rundlet.api.results import Completed
@@ -38,8 +38,8 @@ class Terminal(Stream, Master):
     """The program's end of a container's terminal."""
 
 
-class Process(BaseProcess):
-    """A further process of a container, from Container.spawn. At the end of an `async with` it is killed, if it still runs."""
+class Ends(Holder):
+    """The program's ends of a process's descriptors, where it has any."""
 
     _stream = Stream
     _master = Terminal
@@ -47,6 +47,10 @@ class Process(BaseProcess):
     stdout: Stream | None
     stderr: Stream | None
     terminal: Terminal | None
+
+
+class Process(Ends, BaseProcess):
+    """A further process of a container, from Container.spawn. At the end of an `async with` it is killed, if it still runs."""
 
     wait = awaited(ops.wait_for)
 
@@ -73,15 +77,8 @@ class Events(BaseEvents):
         self.close()
 
 
-class Container(BaseContainer):
+class Container(Ends, BaseContainer):
     """A container by its id, whoever has made it. At the end of an `async with` it is killed and deleted."""
-
-    _stream = Stream
-    _master = Terminal
-    stdin: Stream | None
-    stdout: Stream | None
-    stderr: Stream | None
-    terminal: Terminal | None
 
     start = awaited(ops.start)
     wait = awaited(ops.wait)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from rundlet.api.operation import Operation, Ready, Wait
+from rundlet.api.operation import Done, Operation, Ready, Wait, go_on
 from rundlet.api.operation import carry as blocking
 
 S = TypeVar("S")
@@ -20,11 +20,7 @@ async def carry(operation: Operation[T]) -> T:
     """Carries out an operation; its result. A cancellation is thrown into it, and the task ends once what was begun is undone."""
     ready: Ready | None = None
     thrown: BaseException | None = None
-    while True:
-        try:
-            wait = operation.send(ready) if thrown is None else operation.throw(thrown)  # type: ignore[arg-type]  # None begins it
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
+    while not isinstance(wait := go_on(operation, ready, thrown), Done):
         thrown = None
         while True:
             try:
@@ -39,6 +35,7 @@ async def carry(operation: Operation[T]) -> T:
             except BaseException as e:
                 thrown = e
             break
+    return wait.result
 
 
 async def _ready(wait: Wait) -> Ready:

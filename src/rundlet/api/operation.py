@@ -16,7 +16,7 @@ import functools
 import select
 import time
 from collections.abc import Callable, Generator
-from typing import Concatenate, NamedTuple, ParamSpec, TypeAlias, TypeVar
+from typing import Concatenate, Generic, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -39,25 +39,33 @@ Ready: TypeAlias = frozenset[int]  # descriptors; none when the time is over
 Operation: TypeAlias = Generator[Wait, Ready, T]
 
 
+class Done(Generic[T]):
+    """The result of an operation that has come to its end."""
+
+    def __init__(self, result: T) -> None:
+        self.result = result
+
+
+def go_on(operation: Operation[T], ready: Ready | None = None, thrown: BaseException | None = None) -> Wait | Done[T]:
+    """Carries an operation to where it waits next, or to its end: what was ready, None to begin with, or what befell who waited."""
+    try:
+        return operation.send(ready) if thrown is None else operation.throw(thrown)  # type: ignore[arg-type]  # None begins it
+    except StopIteration as done:
+        return Done(done.value)
+
+
 def changed(operation: Operation[T], change: Callable[[Wait], Wait], over: Callable[[Wait, Ready], BaseException | None]) -> Operation[T]:
     """The same operation, each Wait `change`d; `over` may make an exception of what came back, to be thrown into it."""
-    ready: Ready = frozenset()
+    ready: Ready | None = None
     thrown: BaseException | None = None
-    first = True
-    while True:
-        try:
-            if thrown is not None:
-                wait = operation.throw(thrown)
-            else:
-                wait = next(operation) if first else operation.send(ready)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
-        first, thrown = False, None
+    while not isinstance(wait := go_on(operation, ready, thrown), Done):
+        thrown = None
         try:
             ready = yield change(wait)
             thrown = over(wait, ready)
         except BaseException as e:
             thrown = e
+    return wait.result
 
 
 def calmly(operation: Operation[T]) -> Operation[T]:
@@ -90,16 +98,13 @@ def within(seconds: float | None, operation: Operation[T]) -> Operation[T]:
 def carry(operation: Operation[T], thrown: BaseException | None = None) -> T:
     """Carries out an operation, waiting in poll(2); its result. `thrown` is what to go on with in one that has begun."""
     ready: Ready | None = None
-    while True:
-        try:
-            wait = operation.send(ready) if thrown is None else operation.throw(thrown)  # type: ignore[arg-type]  # None begins it
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
+    while not isinstance(wait := go_on(operation, ready, thrown), Done):
         thrown = None
         try:
             ready = _poll(wait)
         except BaseException as e:
             thrown = e
+    return wait.result
 
 
 def _poll(wait: Wait) -> Ready:

@@ -7,7 +7,7 @@ from typing import Self, Unpack
 from rundlet.api import checking
 from rundlet.api import operations as ops
 from rundlet.api.asked import Bundle, Making, Path, Read, Spawning
-from rundlet.api.base import BaseContainer, BaseProcess, new
+from rundlet.api.base import BaseContainer, BaseProcess, Holder, new
 from rundlet.api.checking import Denial
 from rundlet.api.checking import verify as verify
 from rundlet.api.happening import BaseEvents, Event
@@ -37,8 +37,8 @@ class Terminal(Stream, Master):
     """The program's end of a container's terminal."""
 
 
-class Process(BaseProcess):
-    """A further process of a container, from Container.spawn. At the end of a `with` it is killed, if it still runs."""
+class Ends(Holder):
+    """The program's ends of a process's descriptors, where it has any."""
 
     _stream = Stream
     _master = Terminal
@@ -46,6 +46,10 @@ class Process(BaseProcess):
     stdout: Stream | None
     stderr: Stream | None
     terminal: Terminal | None
+
+
+class Process(Ends, BaseProcess):
+    """A further process of a container, from Container.spawn. At the end of a `with` it is killed, if it still runs."""
 
     wait = blocking(ops.wait_for)
 
@@ -72,15 +76,8 @@ class Events(BaseEvents):
         self.close()
 
 
-class Container(BaseContainer):
+class Container(Ends, BaseContainer):
     """A container by its id, whoever has made it. At the end of a `with` it is killed and deleted."""
-
-    _stream = Stream
-    _master = Terminal
-    stdin: Stream | None
-    stdout: Stream | None
-    stderr: Stream | None
-    terminal: Terminal | None
 
     start = blocking(ops.start)
     wait = blocking(ops.wait)
