@@ -142,8 +142,8 @@ def test_no_new_privs_can_be_asked_for(boxes: Callable[..., Box]) -> None:
         (["/nothere"], 'exec: "/nothere": no such file or directory'),
         (["/etc/passwd"], 'exec: "/etc/passwd": permission denied'),
         (["/etc"], 'exec: "/etc": permission denied: is a directory'),
-        (["/script"], 'exec: "/script": no such file or directory: is the interpreter or loader that it names missing?'),
-        (["script"], 'exec: "script": no such file or directory: is the interpreter or loader that it names missing?'),
+        (["/script"], 'exec /script: no such file or directory: is the interpreter or loader that it names missing?'),
+        (["script"], 'exec script: no such file or directory: is the interpreter or loader that it names missing?'),
     ],
 )
 def test_programs_that_cannot_be_executed(running: Box, words: list[str], text: str) -> None:

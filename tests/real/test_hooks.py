@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -423,6 +424,37 @@ def test_the_bundle_is_called_as_the_caller_calls_it(box: Box) -> None:
     assert (done.status, done.err) == (0, "")
     told = {json.loads(line.partition(" ")[2])["bundle"] for line in lines(box)}
     assert (told, len(lines(box))) == ({str(link)}, 12)
+
+
+def test_those_of_the_runtime_begin_in_the_bundle(either: Box) -> None:
+    """Wherever the caller is, at each of the commands."""
+    trace(either)
+    script = f"cat > /dev/null; echo $(pwd) >> {either.rootfs}/log"
+    kinds = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
+    either.config["hooks"] = {kind: [hook(either, script)] for kind in kinds}
+    either.sh("sleep 100").save()
+    either.ok("create", "--bundle", str(either.bundle), either.id, cwd="/")
+    either.call_apart("start", either.id, cwd="/tmp")
+    either.ok("delete", "--force", either.id, cwd="/")
+    assert lines(either) == [str(either.bundle)] * 5
+
+
+def test_the_runtime_stays_where_the_caller_is(box: Box) -> None:
+    trace(box)
+    box.config["hooks"] = {kind: [hook(box, "cat > /dev/null")] for kind in BEFORE_START}
+    box.sh("exit").save()
+    box.ok("create", "--bundle", str(box.bundle), "--pid-file", "pid", box.id, cwd=box.folder)
+    assert (box.folder / "pid").read_text().isdigit()
+
+
+def test_a_bundle_that_is_gone_keeps_no_poststop_hook_away(box: Box) -> None:
+    said = box.folder / "said"
+    box.config["hooks"] = {"poststop": [hook(box, f"cat > /dev/null; pwd > {said}")]}
+    box.sh("sleep 100").started()
+    box.ended()
+    shutil.rmtree(box.bundle)
+    box.ok("delete", box.id, cwd="/")
+    assert said.read_text() == "/\n"
 
 
 def test_descriptors_of_the_caller_are_not_the_hooks(box: Box) -> None:

@@ -117,7 +117,7 @@ def test_a_pid_file_that_cannot_be_written_fails_the_create(box: Box) -> None:
         (["/etc"], 'exec: "/etc": permission denied: is a directory', 126),
         (["/etc/passwd/x"], 'exec: "/etc/passwd/x": no such file or directory', 127),
         (["/text"], 'exec: "/text": exec format error', 126),
-        (["/script"], 'exec: "/script": no such file or directory: is the interpreter or loader that it names missing?', 127),
+        (["/script"], 'exec /script: no such file or directory: is the interpreter or loader that it names missing?', 127),
         (["/loop"], 'exec: "/loop": too many levels of symbolic links', 126),
     ],
 )

@@ -189,10 +189,10 @@ def test_an_update_reads_what_it_depends_on() -> None:
     assert asks(asked, V2) == (("memory", "memory.current"), ("memory", "memory.max"), ("cpu", "cpu.max"))
     assert asks(asked, NONE) == ()
     now = {"memory.current": "4097\n", "memory.max": "max\n", "cpu.max": "max 100000\n"}
-    with pytest.raises(Refused, match="the memory limit of 4096 bytes is below the 4097 in use"):
+    with pytest.raises(Refused, match="rejecting memory limit 4096: the memory in use is 4097 bytes"):
         writes(asked, V2, now)
     assert [w.file for w in writes(asked, V2, now | {"memory.current": "4096\n"})] == ["memory.max", "cpu.max"]
-    with pytest.raises(Refused, match="below the 4097 in use"):
+    with pytest.raises(Refused, match="the memory in use is 4097 bytes"):
         writes(asked, V1, {"memory.usage_in_bytes": "4097", "memory.memsw.limit_in_bytes": "9223372036854771712"})
 
 

@@ -114,7 +114,9 @@ def start(bus: Bus, unit: "Unit", pid: int, asked: "Properties", text: str) -> s
             _forget(bus, unit.name)  # what is left of one that failed is nobody's
             return str(bus.call("StartTransientUnit", "ssa(sv)a(sa(sv))", *words)[0])
     except BusError as e:
-        raise _refused(f"systemd does not start the unit {unit.name}", e) from None
+        # runc's words, which tools look for
+        why = "container's cgroup is not empty: " if e.name.endswith(".UnitExists") else ""
+        raise _refused(f"{why}systemd does not start the unit {unit.name}", e) from None
 
 
 def _forget(bus: Bus, name: str) -> None:

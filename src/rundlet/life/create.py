@@ -328,8 +328,8 @@ class Creation(deciding.Decision):
         self.told = record
         assert self.files
         # what each kind is told differs, as the peers and the tests of OCI have it: decisions/0005-hooks.md
-        hooks.run(asked["prestart"], "prestart", jsontext.dumps(store.state(record, "created")), self.files)
-        hooks.run(asked["createRuntime"], "createRuntime", jsontext.dumps(store.state(record, "creating")), self.files)
+        hooks.run(asked["prestart"], "prestart", record, "created", self.files)
+        hooks.run(asked["createRuntime"], "createRuntime", record, "creating", self.files)
         kinds = [kind for kind, _ in self.plan.namespaces]
         ids = namespaces.first(self.config["linux"], self.config["process"])
         hooks.run_inside(asked["createContainer"], "createContainer", record, kinds, ids, self.files)

@@ -3,7 +3,7 @@
 import posix
 from _signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask, strsignal
 from _struct import unpack_from
-from posix import MFD_CLOEXEC, O_APPEND, O_CLOEXEC, O_CREAT, O_WRONLY, POSIX_SPAWN_CLOSE, POSIX_SPAWN_DUP2
+from posix import MFD_CLOEXEC, O_APPEND, O_CLOEXEC, O_CREAT, O_DIRECTORY, O_PATH, O_WRONLY, POSIX_SPAWN_CLOSE, POSIX_SPAWN_DUP2
 from select import POLLIN, poll
 from time import monotonic, sleep
 
@@ -17,7 +17,7 @@ from rundlet.plan.step import Call, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from rundlet.life.store import Record
     from rundlet.spec.types import Hook
@@ -56,10 +56,14 @@ class Failed(Fault):
         self.code = code
 
 
-def run(hooks: "list[Hook]", kind: str, state: str, files: Files) -> None:
-    """Runs hooks one after the other in the runtime's namespaces, `state` on stdin; raises Fault at the first that fails."""
+def run(hooks: "list[Hook]", kind: str, record: "Record", status: str, files: Files) -> None:
+    """Runs hooks one after the other in the runtime's namespaces, told that the container is `status`; raises Fault at the first to fail.
+
+    They begin in the bundle, as with both peers.
+    """
+    state = jsontext.dumps(store.state(record, status))
     for number, hook in enumerate(hooks):
-        _run(hook, f"error running {kind} hook #{number}", state, files)
+        _run(hook, f"error running {kind} hook #{number}", state, files, record["bundle"])
 
 
 def stopped(hooks: "list[Hook]", record: "Record") -> None:
@@ -72,7 +76,7 @@ def stopped(hooks: "list[Hook]", record: "Record") -> None:
         files = Files({})
     for number, hook in enumerate(hooks):
         try:
-            _run(hook, f"error running poststop hook #{number}", state, files)
+            _run(hook, f"error running poststop hook #{number}", state, files, record["bundle"])
         except Failed as failed:
             # crun's words first, runc's behind them: people look for either
             log.warning(f"poststop hook failed with exit code {failed.code}: {failed}", loud=True)
@@ -161,7 +165,7 @@ def told(failed: StepFailed) -> Fault:
     return Fault(f"{start}: {how}{_written(written)}")
 
 
-def _run(hook: "Hook", what: str, state: str, files: Files) -> None:
+def _run(hook: "Hook", what: str, state: str, files: Files, bundle: str) -> None:
     stdin = _file(state.encode("utf-8", "surrogateescape"))
     said = [files.fds[slot] if slot in files.fds else posix.memfd_create("said", MFD_CLOEXEC) for slot in plan_hooks.FILES]
     kept = [fd for fd in said if fd not in files.fds.values()]
@@ -175,7 +179,7 @@ def _run(hook: "Hook", what: str, state: str, files: Files) -> None:
     try:
         try:
             # a group of its own, to be killed with whatever it has started
-            pid = posix.posix_spawn(hook["path"], hook["args"], env, file_actions=actions, setpgroup=0, setsigmask=[])
+            pid = _in(bundle, lambda: posix.posix_spawn(hook["path"], hook["args"], env, file_actions=actions, setpgroup=0, setsigmask=[]))
         except OSError as e:
             raise Fault(f"{what}: cannot execute {hook['path']}: {(e.strerror or '').lower()}") from None
         try:
@@ -196,6 +200,28 @@ def _run(hook: "Hook", what: str, state: str, files: Files) -> None:
         pthread_sigmask(SIG_SETMASK, before)
         for fd in (stdin, *kept):
             posix.close(fd)
+
+
+def _in(folder: str, act: "Callable[[], int]") -> int:
+    """What `act` gives in another working directory, for posix_spawn(3) has no action for that which Python knew; back again behind it.
+
+    A directory that is gone is left out. One of the caller's that he may not search, he could not have used either.
+    """
+    here = posix.open(".", O_PATH | O_DIRECTORY | O_CLOEXEC)
+    try:
+        try:
+            posix.chdir(folder)
+        except FileNotFoundError:
+            return act()
+        try:
+            return act()
+        finally:
+            try:
+                posix.fchdir(here)
+            except PermissionError:
+                pass
+    finally:
+        posix.close(here)
 
 
 def _inheritable() -> "list[int]":

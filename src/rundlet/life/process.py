@@ -220,9 +220,11 @@ def not_executable(failed: StepFailed, name: str = "") -> Fault:
     found = not name
     name = name or failed.step.partition("execute ")[2].partition(" ")[0]
     if failed.errno in (kernel.ERRNO["ENOENT"], kernel.ERRNO["ENOTDIR"]):
-        words = "executable file not found in $PATH" if "/" not in name and not found else "no such file or directory"
-        words += ": is the interpreter or loader that it names missing?" if found else ""
-        fault = Fault(f'exec: "{name}": {words}')
+        words = "executable file not found in $PATH" if "/" not in name else "no such file or directory"
+        if found:  # runc's form of it, too, has no colon and no quotation marks
+            fault = Fault(f"exec {name}: no such file or directory: is the interpreter or loader that it names missing?")
+        else:
+            fault = Fault(f'exec: "{name}": {words}')
         fault.status = 127
     else:
         why = posix.strerror(failed.errno)

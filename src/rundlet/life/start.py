@@ -165,6 +165,6 @@ def _poststart(container: "Container", record: "Record") -> None:
     from rundlet.life import hooks
 
     asked = spec.load(text)[0]["hooks"]["poststart"]
-    hooks.run(asked, "poststart", jsontext.dumps(store.state(record, "running")), hooks.Files(record["annotations"]))
+    hooks.run(asked, "poststart", record, "running", hooks.Files(record["annotations"]))
 
 

@@ -137,7 +137,8 @@ def _memory(memory: "Memory", cgroups: "CgroupFacts", now: "dict[str, str] | Non
         usage = int(now["memory.usage_in_bytes" if kind == 1 else "memory.current"])
         if usage > limit:
             todo = "raise it, free memory first, or turn checkBeforeUpdate off"
-            raise Refused(f"the memory limit of {limit} bytes is below the {usage} in use", todo)
+            # runc's words, which tools look for
+            raise Refused(f"rejecting memory limit {limit}: the memory in use is {usage} bytes", todo)
     if kind == 1:
         return _memory_v1(memory, limit, swap, now)
     return _memory_v2(memory, limit, swap, now) if kind else []
