@@ -321,6 +321,17 @@ def test_a_dangling_link_as_a_files_place(either: Box) -> None:
     assert either.says("cat /etc/resolv.conf") == "nameserver"
 
 
+@pytest.mark.parametrize(("source", "destination"), [("/etc", "/etc/passwd"), ("/etc/hostname", "/etc")])
+def test_a_directory_on_a_file_and_a_file_on_a_directory(box: Box, source: str, destination: str) -> None:
+    """In the words that Docker has advice for."""
+    box.mount(destination, source, "bind")
+    done = box.run()
+    assert done.status == 1
+    assert f"bind {source} on {destination} (bind): move_mount: invalid argument; " in done.err
+    assert "not a directory" in done.err
+    assert box.left() == []
+
+
 def test_a_directory_behind_a_file(box: Box) -> None:
     box.mount("/etc/passwd/x", "tmpfs", kind="tmpfs")
     done = box.run()

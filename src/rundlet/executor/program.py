@@ -251,7 +251,11 @@ def failure(step: "Step", call: str, error: int) -> StepFailed:
     text = f"{what}: {call}: {why[:1].lower()}{why[1:]}"
     if call == "check" and step.hint:
         return StepFailed(what, call, error, f"{what}: {step.hint}")
-    return StepFailed(what, call, error, text, (step.hint,) if step.hint else ())
+    hints = (step.hint,) if step.hint else ()
+    if call == "move_mount" and error == ERRNO["EINVAL"]:
+        # mount(2) says ENOTDIR, and Docker has advice of its own for those words
+        hints = (*hints, "source and destination are both directories or both not: is one of them not a directory?")
+    return StepFailed(what, call, error, text, hints)
 
 
 def prepare(lowest: int, end: int) -> "tuple[Step, ...]":
