@@ -224,3 +224,12 @@ def test_debug_says_what_is_done_and_why(box: Box) -> None:
     box.runtime += ["--log", str(log)]
     assert box.run().err == ""
     assert f'level=debug msg="run {box.id}"' in log.read_text()
+
+
+@pytest.mark.parametrize("name", ["..", "../a", "."])
+def test_an_id_that_would_lead_elsewhere(box: Box, name: str) -> None:
+    """It is said to be no id, before it is anything else, such as the path of a cgroup."""
+    box.save()
+    done = box.call("create", "--bundle", str(box.bundle), name)
+    assert done.status == 1
+    assert done.err.startswith(f'rundlet: "{name}" cannot be a container id: ')

@@ -65,6 +65,34 @@ def test_with_a_user_namespace(box: Box, source: Path) -> None:
     assert owners(box, "/mapped/root", "/mapped/foo", "/plain/root") == ["0:0", "100:211", "65534:65534"]
 
 
+def test_a_source_that_an_earlier_mount_has_made_in_a_user_namespace(box: Box, source: Path) -> None:
+    """Mapped from outside in the middle of it all, each time it comes to that, whatever else is done between two mounts."""
+    in_user_namespace(box)
+    (source / "sub").mkdir()
+    (source / "sub/file").touch()
+    (box.rootfs / "image").mkdir()
+    os.chown(box.rootfs / "image", 100000, 100000)
+    (box.rootfs / "image/there").touch()
+    box.mount("/plain", str(source), "bind")
+    mapped(box, "/mapped", f"{box.rootfs}/plain/sub", BASIC)
+    box.mount("/image", "tmpfs", "tmpcopyup", kind="tmpfs")
+    box.mount("/again", f"{box.rootfs}/plain", "rbind", "idmap")
+    assert owners(box, "/plain/root", "/mapped/file", "/again/foo", "/again/sub/file") == ["65534:65534", "0:0", "100:211", "0:0"]
+    assert box.says("ls /image") == "there\n"
+    assert [line for line in box.left() if str(source) not in line] == []
+
+
+def test_one_that_cannot_be_mapped_in_a_user_namespace(box: Box, source: Path) -> None:
+    """A mount that is mapped already is not mapped once more: mount_setattr(2)."""
+    in_user_namespace(box)
+    mapped(box, "/mapped", source, BASIC)
+    mapped(box, "/again", f"{box.rootfs}/mapped", BASIC)
+    done = box.run()
+    assert done.status == 1
+    assert f"map the ids of {source} (" in done.err and "mount_setattr: operation not permitted" in done.err
+    assert [line for line in box.left() if str(source) not in line] == []
+
+
 def test_without_one(box: Box, source: Path) -> None:
     mapped(box, "/mapped", source, maps((0, 100000, 65536)))
     box.mount("/plain", str(source), "bind")

@@ -167,7 +167,7 @@ def test_what_is_refused_leaves_all_as_it_was(limited: Box) -> None:
 def test_check_before_update(limited: Box) -> None:
     asked = {"memory": {"limit": 4096, "checkBeforeUpdate": True}}
     done = limited.call_apart("update", "-r", "-", limited.id, input=json.dumps(asked))
-    assert done.status == 1 and "the memory limit of 4096 bytes is below the " in done.err
+    assert done.status == 1 and "rejecting memory limit 4096: the memory in use is " in done.err
     assert limited.held(*MEMORY) == str(32 * MIB)
 
 

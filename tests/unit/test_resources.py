@@ -196,6 +196,15 @@ def test_an_update_reads_what_it_depends_on() -> None:
         writes(asked, V1, {"memory.usage_in_bytes": "4097", "memory.memsw.limit_in_bytes": "9223372036854771712"})
 
 
+def test_a_limit_of_memory_and_swap_is_compared_with_what_is_in_use_too() -> None:
+    for memory in ({"limit": 1024, "swap": 2048}, {"swap": 2048}):
+        asked = config(memory=memory | {"checkBeforeUpdate": True})
+        for cgroups, file in ((V1, "memory.usage_in_bytes"), (V2, "memory.current")):
+            assert ("memory", file) in asks(asked, cgroups)
+            with pytest.raises(Refused, match=r"rejecting memory\+swap limit 2048: the memory in use is 4097 bytes"):
+                writes(asked, cgroups, {file: "4097\n", "memory.max": "1024", "memory.memsw.limit_in_bytes": "9223372036854771712"})
+
+
 def test_an_update_keeps_the_half_of_cpu_max_that_is_not_given() -> None:
     assert texts(V2, {"cpu.max": "5000 20000\n"}, cpu={"period": 30000}) == [("cpu.max", "5000 30000")]
     assert texts(V2, {"cpu.max": "5000 20000\n"}, cpu={"quota": -1}) == [("cpu.max", "max 20000")]

@@ -8,6 +8,7 @@ from _struct import Struct
 from rundlet.errors import Fault, StepFailed
 from rundlet.kernel import S_IFREG, device
 from rundlet.plan.mounts import copyup
+from rundlet.plan.mounts.mounting import Fill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from rundlet.executor.client import Executor
     from rundlet.plan.mounts.copyup import Entry
-    from rundlet.plan.mounts.mounting import Fill
+    from rundlet.plan.mounts.mounting import Turn
     from rundlet.plan.step import Step
 
 # struct statx: mask; uid, gid, mode; size; the device's numbers. linux/stat.h
@@ -29,7 +30,7 @@ _timespec = Struct("=qq").pack
 _entry = Struct("=QqHB").unpack_from  # struct linux_dirent64: getdents64(2)
 
 
-def fill(executor: "Executor", asked: "Fill") -> None:
+def fill(executor: "Executor", asked: Fill) -> None:
     """Copies all there is below the slot "at" to below the slot "tree". Raises StepFailed naming what could not be."""
     try:
         root = _look(executor, b"", [(b"", True)])[0]
@@ -99,9 +100,16 @@ def _copy(executor: "Executor", folder: bytes, entries: "list[Entry]") -> None:
         executor.run([one])
 
 
-def run(executor: "Executor", steps: "Sequence[Step]", fills: "Iterator[Fill]") -> None:
-    """Carries out steps, and fills a tmpfs behind each of kind "fill"."""
+def run(executor: "Executor", steps: "Sequence[Step]", fills: "Iterator[Fill | Turn]", users: "dict[str, int]") -> None:
+    """Carries out steps, and behind each of kind "fill" or "turn" what is to be done then; `users` are idmounts.hold()'s."""
     for part in copyup.parts(steps):
-        executor.run(part)
-        if part[-1].kind == "fill":
-            fill(executor, next(fills))
+        reply = executor.run(part)
+        if part[-1].kind not in ("fill", "turn"):
+            continue
+        asked = next(fills)
+        if isinstance(asked, Fill):
+            fill(executor, asked)
+        else:
+            from rundlet.life import idmounts
+
+            idmounts.take_turn(asked, executor.pid, reply.slots["turn"], users[asked.users])

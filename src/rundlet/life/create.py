@@ -63,11 +63,13 @@ class Creation(deciding.Decision):
         self.movers: "Movers | None" = None  # of network devices, which can bring them back
         self.last: "tuple[Step, ...]" = ()  # of the plan, once it is known what the image says and which hooks there are
         self.undo: "list[Callable[[], object]]" = []
+        self.users: "dict[str, int]" = {}  # user namespaces of mounts with mapped ids, as long as they may be wanted
         self.told: "Record | None" = None  # once hooks have been told of the container
 
     def build(self) -> "Container":
         """Makes the container; returns it locked, its record written. Leaves nothing behind on failure."""
         process.interruptible()
+        store.check_id(self.options.id)  # before it is taken for the name of a cgroup
         self.decide()
         process.uninterruptible()  # until each thing made has its undo
         container = store.make(self.options)
@@ -119,17 +121,15 @@ class Creation(deciding.Decision):
         if self.agent:
             passed["receiver"] = self.agent.fileno()
         passed.update(self.joined)
-        held: "dict[str, int]" = {}
         if self.plan.users:
             from rundlet.life import idmounts
 
-            held = idmounts.hold(self.plan.users)
-            passed.update(held)
+            self.users = idmounts.hold(self.plan.users)
+            self.undo.append(lambda: idmounts.let_go(self.users))
+            passed.update(self.users)
         executor = (self.options.spawn or client.spawn)(passed, self.options.preserve_fds)
         if isinstance(self.plan, kept.Plan) and not executor.first:
             self.stages()  # the executor does not run from a memfd, and has had its first program
-        for fd in held.values():
-            posix.close(fd)
         if self.agent:
             self.agent.close()  # the process has it now; while we held it the agent would not see it end
         self.undo.append(lambda: process.end(executor))
@@ -156,6 +156,8 @@ class Creation(deciding.Decision):
         if self.bundle.devices and not late:
             self._devices(executor.pid)
         self._inside(executor)
+        if self.users:
+            idmounts.let_go(self.users)
         if self.bundle.devices and late:
             self._devices(executor.pid)
         if self.delegation and self.delegation.path and self.place.dirs:
@@ -258,7 +260,7 @@ class Creation(deciding.Decision):
         return devicefilter.load_steps(self.devices, at.path, self.facts["kernel"]) if at else ()
 
     def _inside(self, executor: "Executor") -> None:
-        """Carries out what is done inside, and has tmpfs filled in between where one is to begin with what the image has."""
+        """Carries out what is done inside; in between tmpfs are filled with what the image has, and mounts mapped from outside."""
         if not self.plan.fills:
             self._stage(executor, "inside")
             return
@@ -266,7 +268,7 @@ class Creation(deciding.Decision):
 
         steps = tuple(step for stage in self.stages().stages if stage.name == "inside" for step in stage.steps)
         try:
-            copyup.run(executor, steps, iter(self.plan.fills))
+            copyup.run(executor, steps, iter(self.plan.fills), self.users)
         except StepFailed as failed:
             raise process.telling(failed, steps, self.transition, self.facts) from None
 

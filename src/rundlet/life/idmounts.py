@@ -1,7 +1,7 @@
 """User namespaces for the mounts with mapped ids, as descriptors: plan/mounts/idmap.py."""
 
 import posix
-from posix import O_CLOEXEC, O_RDONLY
+from posix import O_CLOEXEC, O_PATH, O_RDONLY
 
 from rundlet.errors import Fault
 from rundlet.executor import client
@@ -10,7 +10,7 @@ from rundlet.plan.mounts import idmap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rundlet.plan.mounts.mounting import Users
+    from rundlet.plan.mounts.mounting import Turn, Users
 
 
 def hold(asked: "tuple[Users, ...]") -> "dict[str, int]":
@@ -26,9 +26,25 @@ def hold(asked: "tuple[Users, ...]") -> "dict[str, int]":
 
 
 def let_go(held: "dict[str, int]") -> None:
-    """Closes them."""
-    for fd in held.values():
-        posix.close(fd)
+    """Closes them; there are none then."""
+    while held:
+        posix.close(held.popitem()[1])
+
+
+def take_turn(asked: "Turn", pid: int, number: int, users: int) -> None:
+    """Maps the ids of a mount that process `pid` of the container holds by its descriptor `number`. Raises Fault."""
+    try:
+        tree = posix.open(f"/proc/{pid}/fd/{number}", O_PATH | O_CLOEXEC)
+    except OSError as e:
+        raise Fault(f"{asked.step.what}: cannot open the process's descriptor of it: {(e.strerror or '').lower()}") from None
+    try:
+        helper = client.spawn({asked.tree: tree, asked.users: users})
+    finally:
+        posix.close(tree)
+    try:
+        helper.run((asked.step,))
+    finally:
+        process.end(helper)
 
 
 def _make(users: "Users") -> int:

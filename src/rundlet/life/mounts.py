@@ -83,13 +83,14 @@ def add(container: "Container", config: "Config", listed: "list[dict[str, Any]]"
     held = idmounts.hold(tuple(mounting.users))
     try:
         executor = _enter(config, record, mounting.sources, held, privileged)
-    finally:
+    except BaseException:
         idmounts.let_go(held)
+        raise
     fills = iter(mounting.fills)
     made: "list[str]" = []
     try:
         for i, steps in enumerate(each):
-            copyup.run(executor, steps, fills)
+            copyup.run(executor, steps, fills, held)
             made.append(found.targets.get(i, config["mounts"][i]["destination"]))
         _keep(container, [*_kept(container), *({**one, "destination": at} for one, at in zip(listed, made, strict=True))])
     except BaseException as first:
@@ -102,6 +103,7 @@ def add(container: "Container", config: "Config", listed: "list[dict[str, Any]]"
         raise
     finally:
         process.end(executor)
+        idmounts.let_go(held)
 
 
 def _kept(container: "Container") -> "list[dict[str, Any]]":

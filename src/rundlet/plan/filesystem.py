@@ -4,12 +4,12 @@ from rundlet.errors import Refused
 from rundlet.plan import namespaces, rootfs
 from rundlet.plan.bundle import Bundle, is_bind
 from rundlet.plan.mounts import one
-from rundlet.plan.mounts.mounting import Mounting
+from rundlet.plan.mounts.mounting import Mounting, Turn
 from rundlet.plan.stages import Choices, Stage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rundlet.plan.mounts.mounting import Hierarchy
+    from rundlet.plan.mounts.mounting import Fill, Hierarchy
     from rundlet.plan.step import Step
     from rundlet.spec.types import Config, Device
 
@@ -52,13 +52,20 @@ def users(mounting: Mounting) -> "tuple[Stage, ...]":
     return tuple(Stage("mapped ids", (idmap.namespace(users),)) for users in mounting.users if not users.path)
 
 
-def inside(steps: "list[Step]", fills: int) -> "tuple[Stage, ...]":
-    """The steps as one stage, or several where the runtime has to fill a tmpfs in between."""
+def inside(steps: "list[Step]", fills: "list[Fill | Turn]") -> "tuple[Stage, ...]":
+    """The steps as one stage, or several where the runtime has something to do in between."""
     if not fills:
         return (Stage("inside", tuple(steps)),)
     from rundlet.plan.mounts import copyup
 
-    return tuple(Stage("inside", part) for part in copyup.parts(steps))
+    stages: "list[Stage]" = []
+    between = iter(fills)
+    for part in copyup.parts(steps):
+        stages.append(Stage("inside", part))
+        asked = next(between, None)
+        if isinstance(asked, Turn):
+            stages.append(Stage("mapped ids", (asked.step,)))
+    return tuple(stages)
 
 
 def populate(config: "Config", placed: "list[Step]", nodes: bool) -> "list[Step]":

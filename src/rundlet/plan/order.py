@@ -116,7 +116,7 @@ def create(
     enter += [process.program_exists(proc), *([] if has_home(proc) else [process.read_passwd()])]
     stages = (
         *filesystem.users(mounting), Stage("outside", tuple(outside)), Stage("user namespace", tuple(split)), *_devices(bundle),
-        *filesystem.inside(inside, len(mounting.fills)), Stage("enter", tuple(enter)), *_turns(proc, in_user),
+        *filesystem.inside(inside, mounting.fills), Stage("enter", tuple(enter)), *_turns(proc, in_user),
         Stage("last", last(config, filter_, choices, still(transition, interface))),
     )
     return Plan(

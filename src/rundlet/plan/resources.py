@@ -70,7 +70,7 @@ def asks(resources: "Resources", cgroups: "CgroupFacts") -> "tuple[tuple[str, st
     memory, cpu = resources["memory"], resources["cpu"]
     out: "list[tuple[str, str]]" = []
     kind = version(cgroups, "memory")
-    if memory["limit"] and memory["checkBeforeUpdate"] and kind:
+    if (memory["limit"] or memory["swap"]) and memory["checkBeforeUpdate"] and kind:
         out.append(("memory", "memory.usage_in_bytes" if kind == 1 else "memory.current"))
     if memory["swap"] or memory["limit"]:
         if kind == 1:
@@ -133,12 +133,13 @@ def _memory(memory: "Memory", cgroups: "CgroupFacts", now: "dict[str, str] | Non
         kind = _on("memory", "memory limit", cgroups)
     else:
         kind = version(cgroups, "memory")  # what may be left to ask for holds without the controller too
-    if memory["checkBeforeUpdate"] and now is not None and limit is not None and limit > 0:
+    if memory["checkBeforeUpdate"] and now is not None:
         usage = int(now["memory.usage_in_bytes" if kind == 1 else "memory.current"])
-        if usage > limit:
-            todo = "raise it, free memory first, or turn checkBeforeUpdate off"
-            # runc's words, which tools look for
-            raise Refused(f"rejecting memory limit {limit}: the memory in use is {usage} bytes", todo)
+        for limited, what in ((swap, "memory+swap"), (limit, "memory")):
+            if limited is not None and 0 < limited < usage:
+                todo = "raise it, free memory first, or turn checkBeforeUpdate off"
+                # runc's words, which tools look for
+                raise Refused(f"rejecting {what} limit {limited}: the memory in use is {usage} bytes", todo)
     if kind == 1:
         return _memory_v1(memory, limit, swap, now)
     return _memory_v2(memory, limit, swap, now) if kind else []

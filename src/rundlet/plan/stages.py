@@ -5,7 +5,7 @@ from rundlet.plan.value import Value
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rundlet.plan.apparmor import Transition
-    from rundlet.plan.mounts.mounting import Fill, Users
+    from rundlet.plan.mounts.mounting import Fill, Turn, Users
     from rundlet.plan.step import Step
 
 
@@ -26,7 +26,7 @@ class Plan(Value):
 
     def __init__(
         self, stages: "tuple[Stage, ...]", transition: "Transition", spaces: "dict[str, str | None]", capabilities: int,
-        nnp: bool, seccomp: bool, users: "tuple[Users, ...]" = (), fills: "tuple[Fill, ...]" = (),
+        nnp: bool, seccomp: bool, users: "tuple[Users, ...]" = (), fills: "tuple[Fill | Turn, ...]" = (),
     ) -> None:
         self.stages = stages
         self.transition = transition
@@ -35,7 +35,7 @@ class Plan(Value):
         self.nnp = nnp
         self.seccomp = seccomp
         self.users = users  # user namespaces of mounts with mapped ids, which the first stage needs
-        self.fills = fills  # tmpfs to be filled, each at the end of a stage "inside"
+        self.fills = fills  # tmpfs to be filled, and mounts to be mapped from outside: each at the end of a stage "inside"
 
     def stage(self, name: str) -> "tuple[Step, ...]":
         """The steps of one stage; none where the plan does without it."""

@@ -68,11 +68,11 @@ def step(mount: "Mount", made: "tuple[Call, ...]", place: "tuple[Call, ...]", sl
 
 
 def parts(steps: "Sequence[Step]") -> "list[tuple[Step, ...]]":
-    """The steps, cut behind each of kind "fill"."""
+    """The steps, cut behind each of kind "fill", and "turn": mounting.Turn."""
     found: "list[tuple[Step, ...]]" = []
     begin = 0
     for i, one in enumerate(steps, 1):
-        if one.kind == "fill" or i == len(steps):
+        if one.kind in ("fill", "turn") or i == len(steps):
             found.append(tuple(steps[begin:i]))
             begin = i
     return found

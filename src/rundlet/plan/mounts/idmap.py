@@ -12,7 +12,7 @@ outside and keeps a descriptor of it; the process is not needed any more. Mounts
 from rundlet import kernel as k
 from rundlet.errors import BadSpec, Refused
 from rundlet.plan.bundle import is_bind
-from rundlet.plan.mounts.mounting import Users
+from rundlet.plan.mounts.mounting import Turn, Users
 from rundlet.plan.step import Call, Data, Slot, Step
 from rundlet.spec.validate import check_maps
 
@@ -94,6 +94,13 @@ def namespace(users: Users) -> Step:
         f"make a user namespace for the mapped users {uids} and groups {gids}", Call("unshare", k.CLONE_NEWUSER), kind="idmap",
         hint="is /proc/sys/user/max_user_namespaces high enough?",
     )
+
+
+def turn(i: int, slot: str, mapped: Step) -> "tuple[Step, Turn]":
+    """Where the process waits for a helper to carry out step(), and what the helper needs to know."""
+    tree = f"bind{i}"
+    wait = Step(f"wait for a helper to {mapped.what}", Call("value", Slot(tree), into="turn"), kind="turn")
+    return wait, Turn(tree, slot, mapped)
 
 
 def step(i: int, slot: str, options: "Options", path: str, filesystem: str) -> Step:

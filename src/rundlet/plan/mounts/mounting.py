@@ -32,10 +32,25 @@ class Fill(Value):
         self.owner = owner
 
 
+class Turn(Value):
+    """A mount whose ids a helper of the host's maps, in the middle of a stage "inside": the process has its tree in the slot `tree`.
+
+    The process may not do it itself once it is in a user namespace, since the filesystem belongs to the host's: can_idmap_mount() in
+    fs/namespace.c. And the tree is there no sooner, since it is what earlier mounts have made.
+    """
+
+    __slots__ = ("tree", "users", "step")
+
+    def __init__(self, tree: str, users: str, step: "Step") -> None:
+        self.tree = tree
+        self.users = users
+        self.step = step
+
+
 class Mounting:
     """The steps of some mounts: `sources` takes hold of what is on the host, `late` of what is there only once the process is, `placed`
     mounts it, in the order of the configuration. `sealed` makes read-only what had to be written first, `users` are the user namespaces
-    of mapped ids, `fills` the tmpfs to be filled."""
+    of mapped ids, `fills` what the runtime does in between: the tmpfs to be filled, and mounts whose ids are mapped from outside."""
 
     def __init__(
         self, base: int = k.MS_PRIVATE, cgroups: "list[Hierarchy] | None" = None, cgroup_ns: str = "", late_cgroup: bool = False,
@@ -52,4 +67,4 @@ class Mounting:
         self.placed: "list[Step]" = []
         self.sealed: "list[Step]" = []
         self.users: "list[Users]" = []
-        self.fills: "list[Fill]" = []
+        self.fills: "list[Fill | Turn]" = []

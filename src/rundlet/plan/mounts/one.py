@@ -64,7 +64,11 @@ def add(mounting: "Mounting", i: int, config: "Config", bundle: "Bundle") -> Non
         held = mounting.placed if i in bundle.inside else mounting.sources
         held.append(source(i, mount, options, where, mounting.base, mounting.privileged, bundle.inside.get(i, "")))
         if users:
-            held.append(idmap.step(i, users, options, where, bundle.filesystems.get(i, "")))
+            mapped = idmap.step(i, users, options, where, bundle.filesystems.get(i, ""))
+            if i in bundle.inside and mounting.in_user:
+                mapped, turn = idmap.turn(i, users, mapped)
+                mounting.fills.append(turn)
+            held.append(mapped)
         mounting.placed.append(bind(i, mount, options, directory, path))
     elif options.remount:
         mounting.placed.append(remount(mount, options, path))
