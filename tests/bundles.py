@@ -361,6 +361,19 @@ def user_namespace(config: dict[str, Any], base: int = 100000) -> None:
         config["linux"][kind] = [{"containerID": 0, "hostID": base, "size": 65536}]
 
 
+def runtime_that_keeps() -> list[str]:
+    """The command line of a runtime that keeps plans, takes nothing from others, and says what it does: as if it were started from a bundle
+    of its own."""
+    libraries = next((path for path in sys.path if path.endswith("site-packages")), "")
+    code = f"import sys; sys.meta_path[0].identity = {os.urandom(16)!r}; sys.path[:0] = [{str(ROOT / 'src')!r}]; sys.path.append({libraries!r})"
+    return [os.path.realpath(sys.executable), "-ISB", "-c", f"{code}; from rundlet.cli import run; run()", "--debug"]
+
+
+def kept(done: Done) -> bool:
+    """Whether a container was started by a plan that was kept."""
+    return "level=debug the plan of such a container is kept as " in done.err
+
+
 def reap() -> list[int]:
     """Reaps every child that has ended; those that have not."""
     while True:

@@ -143,6 +143,25 @@ class TestUnit:
         assert not (CGROUPS / "rundlet.slice" / unit).exists()
         assert not box.left()
 
+    def test_the_plan_is_kept_for_the_next_one(self, boxes: Callable[..., Box]) -> None:
+        runtime = [*bundles.runtime_that_keeps(), "--cgroup-manager", "systemd"]
+        self.of_a_kind(boxes(), runtime, False)
+        self.of_a_kind(boxes(), runtime, True)
+
+    def of_a_kind(self, box: Box, runtime: list[str], kept: bool) -> None:
+        unit = asked(box)
+        box.linux["resources"] = {"pids": {"limit": 9}, "devices": [{"allow": False, "access": "rwm"}]}
+        box.sh("cat /proc/self/cgroup; mknod /tmp/x b 7 0 2>/dev/null || echo no; sleep 1000")
+        done = create(box, runtime)
+        assert (done.status, bundles.kept(done)) == (0, kept), done
+        box.ok("start", box.id)
+        assert own(box.pid) == f"/rundlet.slice/{unit}/container"
+        assert (CGROUPS / "rundlet.slice" / unit / "container/pids.max").read_text() == "9\n"
+        assert show(unit, "TasksMax") == ["9"]
+        assert bundles.eventually(lambda: box.output.read_text() == "0::/\nno\n")
+        box.ok("delete", "--force", box.id)
+        gone(unit, CGROUPS / "rundlet.slice" / unit)
+
     def test_in_the_foreground(self, box: Box) -> None:
         unit = asked(box)
         box.runtime = SYSTEMD

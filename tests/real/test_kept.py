@@ -2,13 +2,12 @@
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.bundles import CGROUPS, ROOT, Box, Done, status_of, user_namespace
+from tests.bundles import CGROUPS, Box, Done, kept, runtime_that_keeps, status_of, user_namespace
 
 FOLDER = Path("/var/cache/rundlet/plans")
 SECCOMP = {
@@ -20,14 +19,8 @@ SECCOMP = {
 @pytest.fixture
 def keeping(boxes: Callable[..., Box]) -> Callable[[], Box]:
     """Containers of a runtime that takes nothing from others, and says what it does: as if it were started from a bundle of its own."""
-    libraries = next((path for path in sys.path if path.endswith("site-packages")), "")
-    code = f"import sys; sys.meta_path[0].identity = {os.urandom(16)!r}; sys.path[:0] = [{str(ROOT / 'src')!r}]; sys.path.append({libraries!r})"
-    words = [os.path.realpath(sys.executable), "-ISB", "-c", f"{code}; from rundlet.cli import run; run()", "--debug"]
+    words = runtime_that_keeps()
     return lambda: boxes(words)
-
-
-def kept(done: Done) -> bool:
-    return "level=debug the plan of such a container is kept as " in done.err
 
 
 def faults(done: Done) -> list[str]:

@@ -76,6 +76,8 @@ V2 = {"layout": "v2", "mounts": {"unified": "/cg"}, "own": {}, "controllers": ["
 class Made:
     """A container as the two ways of making one see it, short of making it."""
 
+    unit = None
+
     def __init__(self, raw: Any, layout: Any, name: str, starts: bool, known: kept.Known) -> None:
         self.config: Any = spec.load(json.dumps(raw).encode())[0]
         self.known = known

@@ -1,4 +1,4 @@
-"""D-Bus to a manager of systemd: a connection, calls with their answers, and the end of a job. The messages are jeepney's.
+"""D-Bus to a manager of systemd: a connection, calls with their answers, and the end of a job.
 
 Sources: the D-Bus specification, "Authentication Protocol"; org.freedesktop.systemd1(5).
 """
@@ -7,13 +7,7 @@ from _socket import AF_UNIX, SO_PEERCRED, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET,
 from posix import geteuid, getpid
 from time import monotonic
 
-from rundlet.errors import Refused
-
-try:
-    from jeepney.bus import get_connectable_addresses
-    from jeepney.low_level import Endianness, Header, HeaderFields, Message, MessageType, Parser
-except ImportError:
-    raise Refused("the systemd cgroup manager needs jeepney, which this Python does not have", "pip install jeepney") from None
+from rundlet.cgroup import dbus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,13 +35,13 @@ class Bus:
     def __init__(self, address: str) -> None:
         """Raises OSError when nobody is there, BusError when they do not take us."""
         self.address = address
-        self.parser = Parser()
+        self.inbox = dbus.Inbox()
         self.serial = 0
         self.name = ""  # ours on the bus
         self.ended: "dict[str, str]" = {}  # jobs that are done: path → result
         try:
-            path = next(get_connectable_addresses(address))
-        except (ValueError, RuntimeError):
+            path = dbus.place(address)
+        except ValueError:
             raise BusError("unsupported address", address) from None
         self.socket = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
         self.socket.settimeout(PATIENCE)
@@ -92,39 +86,36 @@ class Bus:
         self, member: str, signature: str = "", *body: object, interface: str = MANAGER, path: str = PATH, destination: str = SYSTEMD,
     ) -> "tuple[Any, ...]":
         """The answer to a call. Raises BusError."""
-        fields = {
-            HeaderFields.path: path, HeaderFields.destination: destination, HeaderFields.interface: interface, HeaderFields.member: member,
-        }
+        fields = {dbus.PATH: path, dbus.DESTINATION: destination, dbus.INTERFACE: interface, dbus.MEMBER: member}
         if signature:
-            fields[HeaderFields.signature] = signature
-        header = Header(Endianness.little, MessageType.method_call, 0, 1, -1, -1, fields)
+            fields[dbus.SIGNATURE] = signature
         self.serial += 1
         serial = self.serial
         deadline = monotonic() + PATIENCE
         try:
-            self.socket.sendall(Message(header, body).serialise(serial))
+            self.socket.sendall(dbus.call(serial, fields, body))
             while True:
                 message = self._message(deadline)
-                if message.header.fields.get(HeaderFields.reply_serial) == serial:
+                if message.fields.get(dbus.REPLY_SERIAL) == serial:
                     break
-        except OSError as e:
-            raise BusError("no answer", f"{member}: {str(e.strerror or e).lower()}") from None
-        if message.header.message_type is MessageType.error:
+        except (OSError, ValueError) as e:
+            raise BusError("no answer", f"{member}: {_why(e)}") from None
+        if message.kind == dbus.ERROR:
             text = message.body[0] if message.body and isinstance(message.body[0], str) else ""
-            raise BusError(message.header.fields[HeaderFields.error_name], text)
-        return message.body  # type: ignore[no-any-return]
+            raise BusError(str(message.fields.get(dbus.ERROR_NAME)), text)
+        return message.body
 
-    def _message(self, deadline: float) -> "Any":
-        """The next message; of signals the ends of jobs are noted. Raises OSError."""
-        while (message := self.parser.get_next_message()) is None:
+    def _message(self, deadline: float) -> dbus.Message:
+        """The next message; of signals the ends of jobs are noted. Raises OSError, and ValueError for what cannot be read."""
+        while (message := self.inbox.next()) is None:
             self.socket.settimeout(max(deadline - monotonic(), 0.001))
             more = self.socket.recv(65536)
             if not more:
                 raise ConnectionResetError(0, "the connection was closed")
-            self.parser.add_data(more)
-        if message.header.message_type is MessageType.signal and message.header.fields.get(HeaderFields.member) == "JobRemoved":
+            self.inbox.add(more)
+        if message.kind == dbus.SIGNAL and message.fields.get(dbus.MEMBER) == "JobRemoved":
             _, job, _, result = message.body
-            self.ended[job] = result
+            self.ended[str(job)] = str(result)
         return message
 
     def _ask(self, member: str, *words: str) -> "Any":
@@ -148,9 +139,13 @@ class Bus:
         try:
             while job not in self.ended:
                 self._message(deadline)
-        except OSError as e:
-            raise BusError("no answer", f"the job does not end: {str(e.strerror or e).lower()}") from None
+        except (OSError, ValueError) as e:
+            raise BusError("no answer", f"the job does not end: {_why(e)}") from None
         return self.ended.pop(job)
+
+
+def _why(failure: "OSError | ValueError") -> str:
+    return str(failure.strerror or failure).lower() if isinstance(failure, OSError) else str(failure)
 
 
 def _initial() -> bool:

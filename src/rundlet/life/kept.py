@@ -143,7 +143,7 @@ class Known:
 def look(text: bytes, options: "Options") -> "Known | None":
     """What is known of the configuration in a text; None where nothing is kept of its kind."""
     identity: bytes = getattr(sys.meta_path[0], "identity", b"")
-    if not identity or posix.geteuid() or options.no_pivot or options.cgroup_manager != "cgroupfs":
+    if not identity or posix.geteuid() or options.no_pivot or options.cgroup_manager == "disabled":
         return None
     if options.console_socket or options.spawn:
         return None
@@ -239,7 +239,7 @@ def situation(name: str, new: "Decision") -> "tuple[object, ...]":
     paths = candidates(proc)
     return (
         name, facts["kernel"], facts["arch"], facts["caps"]["bounding"], facts["caps"]["effective"], facts["apparmor"]["interface"],
-        layout["layout"], layout["mounts"], layout["controllers"], len(new.place.dirs), new.transition.fields(),
+        layout["layout"], layout["mounts"], layout["controllers"], len(new.place.dirs), new.unit is not None, new.transition.fields(),
         new.starts, bool(new.config["hooks"]["startContainer"]), options.no_new_keyring, options.preserve_fds, new.stdio,
         len((new.config["hostname"] or "").encode()),
         [(index, directory) for index, (_, directory) in bundle.sources.items()],
@@ -314,7 +314,7 @@ def _ordinary(new: "Creation") -> bool:
     somebody else's."""
     config, bundle, plan, given = new.config, new.bundle, new.plan, new.delegation
     return not (
-        new.bare or new.unit or new.notify or new.rdt or new.movers or new.agent or new.console >= 0 or config["process"]["terminal"]
+        new.bare or new.notify or new.rdt or new.movers or new.agent or new.console >= 0 or config["process"]["terminal"]
         or (given and (given.owner is not None or given.path)) or config["hooks"]["startContainer"]
         or plan.users or plan.fills or bundle.links or bundle.filesystems or bundle.covers or bundle.inside or bundle.devices
         or any(name[:15] == "run.oci.seccomp" for name in config["annotations"])
