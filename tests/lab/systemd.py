@@ -437,6 +437,16 @@ class TestBlockIO:
         assert file.read_text() == wanted.replace(f"rbps={1 << 20}", f"rbps={5 << 20}")
 
 
+    def test_by_the_name_of_the_file(self, box: Box, disk: str) -> None:
+        """Of several lines each is written by itself: the kernel takes one a write."""
+        asked(box)
+        box.linux["resources"] = {"unified": {"io.max": f"{disk} rbps=1048576\n{disk} wiops=444\n"}}
+        file = CGROUPS / own(started(box))[1:] / "io.max"
+        assert file.read_text() == f"{disk} rbps=1048576 wbps=max riops=max wiops=444\n"
+        box.ok("update", "--resources", "-", box.id, input=json.dumps({"unified": {"io.max": f"{disk} rbps=max\n{disk} riops=333\n"}}))
+        assert file.read_text() == f"{disk} rbps=max wbps=max riops=333 wiops=444\n"
+
+
 class TestAnnotations:
     """What annotations change of the unit."""
 

@@ -102,6 +102,8 @@ TABLE = [
     ({"network": {"priorities": [{"name": "eth0", "priority": 5}]}}, [("net_prio.ifpriomap", "eth0 5")],
      "network priority: cgroup v2 has none"),
     ({"unified": {"memory.high": "4096", "cgroup.max.depth": "3"}}, "no cgroup v2", [("memory.high", "4096"), ("cgroup.max.depth", "3")]),
+    ({"unified": {"io.max": "8:0 riops=3\n8:16 riops=4\n"}}, "no cgroup v2", [("io.max", "8:0 riops=3"), ("io.max", "8:16 riops=4")]),
+    ({"unified": {"cpuset.cpus": ""}}, "no cgroup v2", [("cpuset.cpus", "")]),
 ]
 
 

@@ -375,7 +375,8 @@ def _unified(files: "dict[str, str]", cgroups: "CgroupFacts") -> "list[Write]":
         if controller != "cgroup" and controller not in cgroups["controllers"]:
             why = f"{where}: invalid configuration: the requested cgroup controller `{controller}` is not available in cgroup v2 here"
             raise Refused(why, "enable it, or remove this limit")
-        out.append(Write(controller, file, text, f"limit {file}"))
+        # the kernel takes one line a write, of io.max and its like
+        out += [Write(controller, file, line, f"limit {file}") for line in [line for line in text.split("\n") if line] or [text]]
     return out
 
 
