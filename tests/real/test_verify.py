@@ -522,6 +522,61 @@ def test_a_working_directory_and_a_program_outside(box: Box) -> None:
         child.communicate()
 
 
+A_THREAD = """
+import ctypes, os, sys, threading
+libc = ctypes.CDLL(None, use_errno=True)
+host = os.open(sys.argv[2], os.O_RDONLY)
+outer = os.open("/", os.O_RDONLY)
+apart = threading.Event()
+
+def thread():
+    CLONE_FS, CLONE_FILES = 0x200, 0x400
+    if libc.unshare(CLONE_FS | CLONE_FILES):
+        raise OSError(ctypes.get_errno(), "unshare")
+    os.fchdir(outer)
+    os.chroot(".")
+    os.fchdir(host)
+    os.close(outer)
+    apart.set()
+    print(threading.get_native_id(), flush=True)
+    sys.stdin.read()
+
+if libc.setns(os.open(f"/proc/{sys.argv[1]}/ns/mnt", os.O_RDONLY), 0x20000):
+    raise OSError(ctypes.get_errno(), "setns")
+threading.Thread(target=thread).start()
+apart.wait()
+os.closerange(3, 100)
+"""
+
+
+def test_a_thread_that_has_left_its_process(box: Box) -> None:
+    """A thread may have descriptors, a root and a working directory of its own, and be in another cgroup of v1."""
+    pid = box.started()
+    python = shutil.which("python3") or sys.executable
+    child = subprocess.Popen(
+        [python, "-ISc", A_THREAD, str(pid), str(box.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )
+    try:
+        assert child.stdout and child.stdin
+        tid = int(child.stdout.readline())
+        assert bundles.eventually(lambda: not [fd for fd in Path(f"/proc/{child.pid}/fd").iterdir() if int(fd.name) > 2])
+        for at in box.cgroups():
+            (at / "cgroup.procs").write_text(str(child.pid))
+        if V1:
+            group = next(cgroup for cgroup in box.cgroups() if (cgroup / "pids.max").exists())
+            (group.parent / "tasks").write_text(str(tid))
+        found = verify(box)
+        of_thread = {(one["fact"], one["holds"].partition(" (")[0]) for one in found["differences"] if one.get("tid") == tid}
+        expected = {("root", "/"), ("working-directory", str(box.folder)), ("descriptor", f"descriptor 3: the directory {box.folder}")}
+        assert of_thread == expected | ({("cgroup", "/")} if V1 else set()), found
+        of_process = {one["fact"] for one in found["differences"] if one.get("tid") == child.pid}
+        assert "program" in of_process
+        assert not {"root", "working-directory", "descriptor", "cgroup"} & of_process, found
+    finally:
+        child.kill()
+        child.communicate()
+
+
 def asks(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     """Changes one thing of a configuration."""
     def change(config: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ from rundlet.confine.verify import (
 from rundlet.confine.verify.compare import Around, Findings
 from rundlet.confine.verify.expect import Confinement
 from rundlet.confine.verify.facts import FACTS
-from rundlet.confine.verify.observe import Leading, Process, Task
+from rundlet.confine.verify.observe import Files, Leading, Process, Task
 from rundlet.plan import devicefilter
 from rundlet.plan.devicefilter import DEFAULTS, Rule
 from rundlet.plan.write import Write
@@ -63,7 +63,7 @@ def task(**changes: Any) -> Task:
     fields: dict[str, Any] = {
         "pid": 7, "tid": 7, "comm": "sh", "label": "web", "mode": "enforce", "nnp": True, "seccomp": 0, "filters": 0,
         "capabilities": (KILL_AND_BIND, KILL_AND_BIND, KILL_AND_BIND, 0, 0), "uids": (0, 0, 0, 0), "gids": (0, 0, 0, 0), "groups": frozenset(),
-        "spaces": OWN, "unread": {},
+        "spaces": OWN, "cgroups": {"unified": "/x"}, "unread": {}, "files": None,
     }
     return Task(**{**fields, **changes})
 
@@ -71,10 +71,16 @@ def task(**changes: Any) -> Task:
 def process(*tasks: Task, **changes: Any) -> Process:
     """A process that is as asked."""
     fields: dict[str, Any] = {
-        "pid": 7, "state": "S", "ppid": 1, "session": 7, "start": 100, "tasks": list(tasks) or [task()], "limits": {}, "oom": 0, "cgroups": {"unified": "/x"},
-        "exe": "/bin/sh", "exe_outside": False, "cwd": "/", "cwd_outside": False, "leading": [], "stdio": frozenset(), "owner": 0, "unread": {},
+        "pid": 7, "state": "S", "ppid": 1, "session": 7, "start": 100, "tasks": list(tasks) or [task()], "limits": {}, "oom": 0, "exe": "/bin/sh", "exe_outside": False,
+        "owner": 0, "unread": {},
     }
     return Process(**{**fields, **changes})
+
+
+def files(**changes: Any) -> Files:
+    """Nothing outside."""
+    fields: dict[str, Any] = {"cwd": "/", "cwd_outside": False, "root": "/", "root_outside": False, "leading": [], "stdio": frozenset()}
+    return Files(**{**fields, **changes})
 
 
 def around(**changes: Any) -> Around:
@@ -269,7 +275,8 @@ def test_limits_of_processes() -> None:
 
 def test_cgroups() -> None:
     for path, differs in (("/x", []), ("/x/inner", []), ("/", ["cgroup"]), ("/xy", ["cgroup"]), ("/y", ["cgroup"])):
-        assert facts(found(process(cgroups={"unified": path}))) == differs
+        assert facts(found(process(task(cgroups={"unified": path})))) == differs
+        assert facts(found(process(task(), task(tid=8, cgroups={"unified": path})))) == differs
 
 
 @pytest.mark.parametrize(("mode", "device", "given_", "differs"), [
@@ -283,14 +290,16 @@ def test_cgroups() -> None:
     (stat.S_IFIFO, (0, 0), False, False),
 ])
 def test_open_files(mode: int, device: tuple[int, int], given_: bool, differs: bool) -> None:
-    leading = [Leading(9, "/somewhere", mode, device, (30, 40))]
-    findings = found(process(leading=leading), beside=around(given=frozenset({(30, 40)} if given_ else ())))
-    assert facts(findings) == (["descriptor"] if differs else [])
-    assert facts(found(process(leading=leading), beside=around(mounts=False))) == []
+    leading = files(leading=[Leading(9, "/somewhere", mode, device, (30, 40))])
+    for tasks in ((task(files=leading),), (task(files=files()), task(tid=8, files=leading))):
+        findings = found(process(*tasks), beside=around(given=frozenset({(30, 40)} if given_ else ())))
+        assert [(one.fact, one.tid) for one in findings.differences] == ([("descriptor", tasks[-1].tid)] if differs else [])
+        assert facts(found(process(*tasks), beside=around(mounts=False))) == []
 
 
-def test_directory_and_program() -> None:
-    assert facts(found(process(cwd="/host", cwd_outside=True, exe="/host/sh", exe_outside=True))) == ["working-directory", "program"]
+def test_root_directory_and_program() -> None:
+    outside = task(files=files(cwd="/host", cwd_outside=True, root="/host", root_outside=True))
+    assert facts(found(process(outside, exe="/host/sh", exe_outside=True))) == ["program", "root", "working-directory"]
 
 
 SANE = st.builds(

@@ -15,7 +15,7 @@ from rundlet.plan.label import LEARNING, components
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rundlet.confine.verify.observe import Leading, Process, Task
+    from rundlet.confine.verify.observe import Files, Leading, Process, Task
 
 ENFORCING = ("enforce", "kill")
 HARMLESS = {(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2)}  # null, zero, full, random, urandom, tty, ptmx
@@ -82,9 +82,14 @@ def process(one: "Process", expect: Confinement, around: Around, descent: "Mappi
         for fact, because in task.unread.items():
             found.cannot_tell(fact, task.who, because)
     _limits(one, expect, found)
-    _cgroups(one, around, found)
+    for task in one.tasks:
+        _cgroups(task, around, found)
     if around.mounts:
-        _files(one, around, found)
+        if one.exe_outside:
+            found.differs("program", one.main.who, "a file of the container", one.exe, task=one.main)
+        for task in one.tasks:
+            if task.files:
+                _files(task, task.files, around, found)
     for fact, because in one.unread.items():
         found.cannot_tell(fact, one.main.who, because)
     return found
@@ -245,27 +250,26 @@ def amount(number: int) -> str:
     return "unlimited" if number == INFINITY else str(number)
 
 
-def _cgroups(one: "Process", around: Around, found: Findings) -> None:
+def _cgroups(task: "Task", around: Around, found: Findings) -> None:
     away: dict[tuple[str, str], list[str]] = {}
     for key, path in around.places.items():
-        live = one.cgroups.get(key)
+        live = task.cgroups.get(key)
         if live is not None and not (live + "/").startswith(path.rstrip("/") + "/"):
             away.setdefault((path, live), []).append(key)
     for (path, live), keys in away.items():
-        found.differs("cgroup", one.main.who, f"{path} or below", f"{live} ({', '.join(keys)})", task=one.main)
+        found.differs("cgroup", task.who, f"{path} or below", f"{live} ({', '.join(keys)})", task=task)
 
 
-def _files(one: "Process", around: Around, found: Findings) -> None:
-    who = one.main.who
-    if one.cwd_outside:
-        found.differs("working-directory", who, "inside the container", one.cwd, task=one.main)
-    if one.exe_outside:
-        found.differs("program", who, "a file of the container", one.exe, task=one.main)
-    for leading in one.leading:
+def _files(task: "Task", files: "Files", around: Around, found: Findings) -> None:
+    if files.root_outside:
+        found.differs("root", task.who, "inside the container", files.root, task=task)
+    if files.cwd_outside:
+        found.differs("working-directory", task.who, "inside the container", files.cwd, task=task)
+    for leading in files.leading:
         kind = _kind(leading, around)
         if kind:
             holds = f"descriptor {leading.fd}: {kind} {leading.path}"
-            found.differs("descriptor", who, "nothing outside the container", holds, task=one.main)
+            found.differs("descriptor", task.who, "nothing outside the container", holds, task=task)
 
 
 def _kind(leading: "Leading", around: Around) -> str:

@@ -141,7 +141,7 @@ class Look:
                 why = "without a cgroup and a PID namespace of its own only its first process can be found"
                 self.found.cannot_tell("process", "container", why)
         processes = []
-        for pid in sorted(pids):
+        for pid in sorted(pids, key=lambda pid: (pid != self.target.pid, pid)):
             try:
                 processes.append(observe.process(pid, self.host.apparmor == "on", self.mounts))
             except observe.Gone:
@@ -223,9 +223,11 @@ class Look:
         given: set[tuple[int, int]] = set()
         kept = self.told["asked"]["preserveFds"] if self.told else 0
         for one in self.processes:
-            given |= one.stdio  # of an exec that has ended, too, as those have them that it left behind
-            if one is first:
-                given |= {leading.identity for leading in one.leading if 3 <= leading.fd < 3 + kept}
+            files = one.main.files
+            if files:
+                given |= files.stdio  # of an exec that has ended, too, as those have them that it left behind
+            if files and one is first:
+                given |= {leading.identity for leading in files.leading if 3 <= leading.fd < 3 + kept}
         places = {}
         for at in self.place.dirs:
             for key in ("unified",) if at.version == 2 else at.controllers:

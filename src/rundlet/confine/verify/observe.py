@@ -3,13 +3,9 @@ another one which gets its number meanwhile is not mistaken for it: proc(5)."""
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from rundlet.kernel import NAMESPACES, O_PATH
 from rundlet.plan.label import parse
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
 
 NS_FILES = {kind: {"network": "net", "mount": "mnt"}.get(kind, kind) for kind in NAMESPACES}
 LOOK = O_PATH | os.O_CLOEXEC
@@ -39,7 +35,9 @@ class Task:
     gids: tuple[int, ...]
     groups: frozenset[int]
     spaces: dict[str, str]  # kind → what readlink says, "mnt:[4026531841]"
+    cgroups: dict[str, str]  # hierarchy → path: cgroups(7); cgroup v1 and threaded ones may have threads of a process apart
     unread: dict[str, str] = field(default_factory=dict)  # fact → why it could not be read
+    files: "Files | None" = None  # None: not looked at, or the very ones of its process
 
     @property
     def who(self) -> str:
@@ -59,6 +57,18 @@ class Leading:
 
 
 @dataclass
+class Files:
+    """What a thread has open, and where its paths begin; most threads share that with their process."""
+
+    cwd: str
+    cwd_outside: bool
+    root: str
+    root_outside: bool
+    leading: list[Leading]
+    stdio: frozenset[tuple[int, int]]  # identities of those that are descriptors 0, 1 and 2
+
+
+@dataclass
 class Process:
     """A process; `tasks` are its threads, the first of them its own."""
 
@@ -70,13 +80,8 @@ class Process:
     tasks: list[Task]
     limits: dict[str, tuple[int, int]]
     oom: int | None
-    cgroups: dict[str, str]  # hierarchy → path: cgroups(7)
     exe: str
     exe_outside: bool
-    cwd: str
-    cwd_outside: bool
-    leading: list[Leading]
-    stdio: frozenset[tuple[int, int]]  # identities of those that are descriptors 0, 1 and 2
     owner: int  # of its files in /proc: root's where it is not dumpable
     unread: dict[str, str] = field(default_factory=dict)
 
@@ -87,20 +92,39 @@ class Process:
 
 
 class Mounts:
-    """The mount namespaces met so far, each read once: name → its mountinfo lines."""
+    """The mount namespaces met so far: name → mount id → the words of its line: proc_pid_mountinfo(5)."""
 
     def __init__(self) -> None:
         self.known: dict[str, dict[int, list[str]]] = {}
 
-    def of(self, space: str, folder: int) -> dict[int, list[str]]:
-        """Mount id → the words of its line: proc_pid_mountinfo(5)."""
+    def of(self, space: str, folder: int, below: str = "") -> dict[int, list[str]]:
+        """Those of a namespace, as the thread at `below` sees it that is met first. Look at the container's own process first: one that has
+        changed its root sees less."""
         if space not in self.known:
-            found = {}
-            for line in read(folder, "mountinfo").decode("utf-8", "surrogateescape").splitlines():
-                words = line.split(" ")
-                found[int(words[0])] = words
-            self.known[space] = found
+            self.known[space] = _mountinfo(folder, below)
         return self.known[space]
+
+
+class Inside:
+    """Which mounts are in a thread's mount namespace."""
+
+    def __init__(self, folder: int, below: str, space: str, mounts: Mounts) -> None:
+        self.folder, self.below = folder, below
+        self.known = mounts.of(space, folder, below)
+        self.own: dict[int, list[str]] | None = None
+
+    def has(self, mount: int) -> bool:
+        """Whether it is one of them, by what was seen before, or by what this thread sees."""
+        if mount in self.known:
+            return True
+        if self.own is None:
+            self.own = _mountinfo(self.folder, self.below)
+        return mount in self.own
+
+
+def _mountinfo(folder: int, below: str) -> dict[int, list[str]]:
+    lines = read(folder, below + "mountinfo").decode("utf-8", "surrogateescape").splitlines()
+    return {int(words[0]): words for words in (line.split(" ") for line in lines)}
 
 
 def read(folder: int, name: str) -> bytes:
@@ -156,19 +180,36 @@ def _process(folder: int, pid: int, apparmor: bool, mounts: Mounts, files: bool)
                     tasks.append(_task(folder, f"task/{name}/", pid, int(name), read(folder, f"task/{name}/status"), apparmor))
                 except (FileNotFoundError, ProcessLookupError):
                     continue  # threads come and go
-    found = Process(
-        pid, state, ppid, session, start, tasks, {}, None, cgroups(folder), "", False, "", False, [], frozenset(), os.fstat(folder).st_uid,
-    )
+    found = Process(pid, state, ppid, session, start, tasks, {}, None, "", False, os.fstat(folder).st_uid)
     try:
         found.oom = int(read(folder, "oom_score_adj"))
         found.limits = _limits(read(folder, "limits").decode())
     except PermissionError as e:
         found.unread["rlimit"] = _why(e)
     if files and "mount" in first.spaces:
-        _files(folder, found, mounts.of(first.spaces["mount"], folder))
+        try:
+            inside = Inside(folder, "", first.spaces["mount"], mounts)
+            first.files = _files(folder, "", inside)
+            found.exe, found.exe_outside = _place(folder, "exe", inside)
+            for task in tasks[1:]:
+                _files_of_thread(folder, task, mounts)
+        except PermissionError as e:
+            found.unread["descriptor"] = _why(e)
     if stat(folder)[3] != start:
         raise Gone
     return found
+
+
+def _files_of_thread(folder: int, task: Task, mounts: Mounts) -> None:
+    from rundlet.confine.verify import kcmp
+
+    below = f"task/{task.tid}/"
+    if kcmp.same(task.pid, task.tid) or "mount" not in task.spaces:
+        return
+    try:
+        task.files = _files(folder, below, Inside(folder, below, task.spaces["mount"], mounts))
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # it has just ended
 
 
 def _task(folder: int, below: str, pid: int, tid: int, text: bytes, apparmor: bool) -> Task:
@@ -197,7 +238,7 @@ def _task(folder: int, below: str, pid: int, tid: int, text: bytes, apparmor: bo
         int(value.get(b"Seccomp", b"0")), None if filters is None else int(filters),
         tuple(int(value.get(key.encode(), b"0"), 16) for key in CAPS),  # type: ignore[arg-type]
         tuple(map(int, value[b"Uid"].split())), tuple(map(int, value[b"Gid"].split())), frozenset(map(int, value[b"Groups"].split())),
-        spaces, unread,
+        spaces, cgroups(folder, below), unread,
     )
 
 
@@ -214,10 +255,10 @@ def _label(folder: int, below: str) -> tuple[str | None, str | None]:
     return None, None
 
 
-def cgroups(folder: int) -> dict[str, str]:
-    """Where a process is in each hierarchy, by controller, or "unified": cgroups(7)."""
+def cgroups(folder: int, below: str = "") -> dict[str, str]:
+    """Where a process, or the thread at `below`, is in each hierarchy, by controller, or "unified": cgroups(7)."""
     found = {}
-    for line in read(folder, "cgroup").decode("utf-8", "surrogateescape").splitlines():
+    for line in read(folder, below + "cgroup").decode("utf-8", "surrogateescape").splitlines():
         number, names, path = line.split(":", 2)
         for key in ("unified",) if number == "0" else names.split(","):
             found[key] = path
@@ -254,46 +295,41 @@ def _limits(text: str) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _files(folder: int, found: Process, inside: "Collection[int]") -> None:
-    """What the process has open. Links of /proc are read, and only what lies in no mount of its namespace is looked at more closely."""
+def _files(folder: int, below: str, inside: Inside) -> Files:
+    """What a thread has open. Links of /proc are read, and only what lies in no mount of its namespace is looked at more closely."""
+    leading, stdio = [], set()
+    fds = os.open(below + "fd", FOLDER, dir_fd=folder)
     try:
-        fds = os.open("fd", FOLDER, dir_fd=folder)
-        try:
-            stdio = set()
-            for name in os.listdir(fds):
-                try:
-                    link = os.readlink(name, dir_fd=fds)
-                    if link[:1] != "/" or link.startswith(MEMFD):
-                        continue
-                    info = read(folder, f"fdinfo/{name}")
-                    mount = _mount_id(info)
-                    if mount in inside:
-                        continue
-                    about = os.stat(name, dir_fd=fds)
-                    identity = mount, int(_field(info, b"ino") or about.st_ino)
-                    if len(name) == 1 and name in "012":
-                        stdio.add(identity)
-                    device = os.major(about.st_rdev), os.minor(about.st_rdev)
-                    found.leading.append(Leading(int(name), link, about.st_mode, device, identity))
-                except FileNotFoundError:
-                    continue  # closed meanwhile
-            found.stdio = frozenset(stdio)
-        finally:
-            os.close(fds)
-        found.exe, found.exe_outside = _place(folder, "exe", inside)
-        found.cwd, found.cwd_outside = _place(folder, "cwd", inside)
-    except PermissionError as e:
-        found.unread["descriptor"] = _why(e)
+        for name in os.listdir(fds):
+            try:
+                link = os.readlink(name, dir_fd=fds)
+                if link[:1] != "/" or link.startswith(MEMFD):
+                    continue
+                info = read(folder, f"{below}fdinfo/{name}")
+                mount = _mount_id(info)
+                if inside.has(mount):
+                    continue
+                about = os.stat(name, dir_fd=fds)
+                identity = mount, int(_field(info, b"ino") or about.st_ino)
+                if len(name) == 1 and name in "012":
+                    stdio.add(identity)
+                device = os.major(about.st_rdev), os.minor(about.st_rdev)
+                leading.append(Leading(int(name), link, about.st_mode, device, identity))
+            except FileNotFoundError:
+                continue  # closed meanwhile
+    finally:
+        os.close(fds)
+    return Files(*_place(folder, below + "cwd", inside), *_place(folder, below + "root", inside), leading, frozenset(stdio))
 
 
-def _place(folder: int, name: str, inside: "Collection[int]") -> tuple[str, bool]:
+def _place(folder: int, name: str, inside: Inside) -> tuple[str, bool]:
     """Where a link of the process leads, and whether that is outside of its mount namespace."""
     link = os.readlink(name, dir_fd=folder)
     if link.startswith(MEMFD):
         return link, False
     fd = os.open(name, LOOK, dir_fd=folder)
     try:
-        return link, mount_of(fd) not in inside
+        return link, not inside.has(mount_of(fd))
     finally:
         os.close(fd)
 
