@@ -86,7 +86,7 @@ ALL = ("--mount", "--uts", "--ipc", "--net", "--pid")
 
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MNT_DETACH = 1, 2, 4, 8, 32, 4096, 2
-MS_SHARED, MS_STRICTATIME = 1 << 20, 1 << 24
+MS_PRIVATE, MS_SHARED, MS_STRICTATIME = 1 << 18, 1 << 20, 1 << 24
 INSIDE = """
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -179,6 +179,20 @@ def test_what_is_as_asked_holds(box: Box, shape: Callable[[Box], None]) -> None:
     assert {"capabilities", "namespace", "mount", "masked-path", "read-only-path", "cgroup", "limit", "descriptor"} <= set(found["checked"])
     holds(box, "--pid", str(pid), "--config", str(box.bundle))
     holds(box, "--pid", str(pid), "--config", str(box.bundle / "config.json"))
+
+
+def test_the_hosts_namespaces_are_named(box: Box) -> None:
+    box.started()
+    found = holds(box)
+    assert (set(found["hostNamespaces"]) & {"user", "pid", "network", "mount"}, found["notes"]) == ({"user"}, [])
+    box.ended()
+    box.ok("delete", box.id)
+    box.without("network")
+    box.without("ipc")
+    box.started()
+    found = holds(box)
+    assert {"network", "ipc", "user"} == set(found["hostNamespaces"]) - {"time"}
+    assert [set(note.partition(": ")[2].split(", ")) for note in found["notes"]] == [{"network", "ipc"}], found
 
 
 def test_the_library(box: Box) -> None:
@@ -678,6 +692,51 @@ def test_propagation_to_the_host(box: Box) -> None:
         found = verify(box, "--pid", str(pid), "--config", str(box.bundle))
         assert facts(found) == {("propagation", "/mnt/asked")}
         assert found["differences"][0]["asked"] == "not shared with the host"
+        box.ended()
+
+
+SHARING = [
+    # how the root is to be, how a mount from a shared one of the host's is to be; and how the root and that mount are made to be; what differs
+    ("private", "rprivate", "", "", {}),
+    ("slave", "rslave", "", "", {}),
+    ("shared", "rshared", "", "", {}),
+    ("unbindable", "runbindable", "", "", {}),
+    ("shared", "rslave", "private", "private", {}),  # narrower
+    ("private", "rprivate", "shared", "shared", {"/": "private", "/mnt": "private"}),
+    ("unbindable", "runbindable", "private", "private", {"/": "unbindable", "/mnt": "unbindable"}),
+]
+
+
+@pytest.mark.parametrize(("root", "mount", "root_is", "mount_is", "differs"), SHARING)
+def test_propagation_of_the_root_and_of_a_mount(box: Box, root: str, mount: str, root_is: str, mount_is: str, differs: dict[str, str]) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    (box.folder / "shared").mkdir()
+    with mounted(box.folder / "shared"):
+        assert not libc.mount(None, str(box.folder / "shared").encode(), None, ctypes.c_ulong(MS_SHARED), None), os.strerror(ctypes.get_errno())
+        box.linux["rootfsPropagation"] = root
+        box.mount("/mnt", str(box.folder / "shared"), "rbind", mount)
+        pid = box.started()
+        holds(box)
+        for path, word in (("/", root_is), ("/mnt", mount_is)):
+            if word:
+                inside(pid, word, path, {"private": MS_PRIVATE, "shared": MS_SHARED}[word])
+        found = verify(box)
+        assert {one["subject"]: one["asked"] for one in found["differences"] if one["fact"] == "propagation"} == differs
+        assert len(found["differences"]) == len(differs)
+        box.ended()
+
+
+def test_a_slave_of_the_hosts_where_private_was_asked_for(box: Box) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    (box.folder / "shared").mkdir()
+    with mounted(box.folder / "shared"):
+        assert not libc.mount(None, str(box.folder / "shared").encode(), None, ctypes.c_ulong(MS_SHARED), None), os.strerror(ctypes.get_errno())
+        box.mount("/mnt", str(box.folder / "shared"), "rbind", "rslave")
+        pid = box.started()
+        box.config["mounts"][-1]["options"] = ["rbind", "rprivate"]
+        box.save()
+        [one] = verify(box, "--pid", str(pid), "--config", str(box.bundle))["differences"]
+        assert (one["fact"], one["subject"], one["holds"].rstrip("0123456789")) == ("propagation", "/mnt", "a slave of peer group ")
         box.ended()
 
 

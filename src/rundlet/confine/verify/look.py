@@ -103,6 +103,7 @@ class Look:
         return Report(
             self.target.name, self.target.pid if self.state != "stopped" else 0, self.state, tuple(found.differences), tuple(found.unknown),
             tuple(found.notes), self._checked(first), len(self.processes), sum(len(one.tasks) for one in self.processes),
+            whole.hosts(first.main.spaces, self.host.spaces) if first else (),
         )
 
     # ── processes ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -43,7 +43,8 @@ class Unknown:
 @dataclass(frozen=True)
 class Report:
     """What was found of one container. `notes` name what is narrower or other than asked and permitted nevertheless: hats, stacks, dropped
-    capabilities; `checked` are the facts that were compared, of so many processes and threads."""
+    capabilities; `checked` are the facts that were compared, of so many processes and threads; of the kinds in `host_namespaces` the first
+    process has the host's namespace."""
 
     name: str
     pid: int
@@ -54,6 +55,7 @@ class Report:
     checked: tuple[str, ...] = ()
     processes: int = 0
     threads: int = 0
+    host_namespaces: tuple[str, ...] = ()
 
     @property
     def status(self) -> Status:
@@ -72,6 +74,7 @@ class Report:
             "differences": [{key: value for key, value in vars(one).items() if value is not None} for one in self.differences],
             "unknown": [dict(vars(one)) for one in self.unknown],
             "notes": list(self.notes), "checked": list(self.checked), "processes": self.processes, "threads": self.threads,
+            "hostNamespaces": list(self.host_namespaces),
         }
 
 

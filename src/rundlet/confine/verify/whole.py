@@ -3,7 +3,7 @@
 import stat
 from typing import TYPE_CHECKING
 
-from rundlet.kernel import MS_SHARED
+from rundlet.kernel import MS_PRIVATE, MS_SHARED, MS_UNBINDABLE
 from rundlet.plan.bundle import is_bind
 from rundlet.plan.mounts.options import ATTRIBUTES, Options
 from rundlet.plan.rootfs import propagation
@@ -20,6 +20,7 @@ NULL = (1, 3)
 FLAGS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "noatime": 1024, "nodiratime": 2048, "nosymfollow": 8192}  # statfs(2)
 ST_RDONLY = FLAGS["ro"]
 CONTAINER = "container"
+SELDOM = ("user", "time")  # most containers have the host's
 
 
 def namespaces(
@@ -43,6 +44,13 @@ def namespaces(
     for other, live in container.items():
         if other not in asked and other in host and live != host[other]:
             found.note(f"narrower: a {other} namespace that is not the host's")
+    if own := [kind for kind in hosts(container, host) if kind not in asked and kind not in SELDOM]:
+        found.note(f"in namespaces of the host, as none of its own was asked for: {', '.join(own)}")
+
+
+def hosts(container: "Mapping[str, str]", host: "Mapping[str, str]") -> tuple[str, ...]:
+    """The kinds of which a container has the host's namespace."""
+    return tuple(kind for kind, live in container.items() if live == host.get(kind))
 
 
 def id_map(kind: str, asked: "list[IDMapping]", text: str, found: "Findings") -> None:
@@ -84,15 +92,18 @@ def mounts(config: "Config", view: "View", peers: "Collection[int]", found: "Fin
         changes = [asked[n] for n in later if not made[n] and ways[n] == ways[number]]
         elsewhere = (*(ways[n] for n in later if made[n]), *(path + "/" for path in masks))
         _mount(_Wanted(mount, changes, elsewhere), view, found)
-    base = propagation(config["linux"]["rootfsPropagation"])
-    shared = {mount["destination"].rstrip("/") or "/" for mount in config["mounts"] if _shares(mount)}
+    words = {"/": propagation(config["linux"]["rootfsPropagation"])}
+    words |= {way: word for way, mount in zip(ways, asked, strict=True) if (word := Options(mount["options"]).propagation)}
     for one in view.mounts.values():
-        if one.shared in peers and base != MS_SHARED and not any(one.point == path or one.point.startswith(path + "/") for path in shared):
+        point = one.point.rstrip("/") + "/"
+        word = words[max((way for way in words if point.startswith(way)), key=len)]
+        if one.shared in peers and word != MS_SHARED:
             found.differs("propagation", one.point, "not shared with the host", f"in peer group {one.shared} with a mount of the host")
-
-
-def _shares(mount: "Asked") -> bool:
-    return any(word in ("shared", "rshared") for word in mount["options"])
+        elif point in words and word == MS_PRIVATE and (one.shared or one.master) and view.at(one.point) is one:
+            holds = f"in peer group {one.shared}" if one.shared else f"a slave of peer group {one.master}"
+            found.differs("propagation", one.point, "private", holds)
+        elif point in words and word == MS_UNBINDABLE and not one.unbindable and view.at(one.point) is one:
+            found.differs("propagation", one.point, "unbindable", "not so", "it can be bound elsewhere, and be shared with that place")
 
 
 class _Wanted:
