@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 from rundlet import host
 from rundlet.cgroup import files, place
 from rundlet.confine.verify import devices, limits
+from rundlet.confine.verify.compare import Findings
 from rundlet.errors import Refused
-from rundlet.life import rootless
+from rundlet.life import rootless, store
 from rundlet.plan import devicefilter, resources
 
 if TYPE_CHECKING:
-    from rundlet.cgroup.place import Place
+    from rundlet.cgroup.place import Dir, Place
     from rundlet.confine.verify.around import Host
-    from rundlet.confine.verify.compare import Findings
     from rundlet.confine.verify.model import Target
     from rundlet.plan.write import Write
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SHOWN = 16  # digits of a hash; all of it are in the record
 
 
-def cgroup(target: "Target", at: "Place", about: "Host", found: "Findings") -> None:
+def cgroup(target: "Target", at: "Place", about: "Host", found: Findings) -> None:
     """The limits that the configuration asks for, as updated, and the devices."""
     asked = target.config["linux"]["resources"]
     if not at.dirs:
@@ -57,27 +57,38 @@ def _writes(target: "Target", at: "Place", about: "Host") -> "list[Write]":
     return list(last.values())
 
 
-def _devices(target: "Target", at: "Place", about: "Host", found: "Findings") -> None:
+def _devices(target: "Target", at: "Place", about: "Host", found: Findings) -> None:
     rules = devicefilter.rules(target.config["linux"]["resources"]["devices"])
     kind, there = resources.version(about.cgroup, "devices"), place.find(at, "devices")
     if devicefilter.allows_all(rules) or there is None or not kind or not limits_devices():
         return
-    peer = target.record is None
-    if kind == 1:
-        text = files.read_text(at, "devices", "devices.list")
-        if text is None:
-            found.cannot_tell("devices", "container", "devices.list cannot be read")
-        else:
-            devices.compare(rules, devices.listed(text), peer, found)
+    allows = _allows(kind, there, about, found)
+    if allows is None:
         return
+    peer = target.record is None
+    compared = Findings()
+    devices.compare(rules, allows, peer, compared)
+    if peer and not target.config["linux"]["resources"]["devices"] and compared.differences:  # runc then denies all but a few, crun nothing
+        found.note("devices of the host are allowed: nothing was asked for, and the runtime has not limited them")
+        compared.differences.clear()
+    found.add(compared)
+
+
+def _allows(kind: int, there: "Dir", about: "Host", found: Findings) -> "devices.Allows | None":
+    """What the kernel permits of devices; None where that cannot be told."""
+    if kind == 1:
+        try:
+            return devices.listed(store.read(f"{there.path}/devices.list").decode())
+        except OSError as e:
+            found.cannot_tell("devices", "container", f"devices.list cannot be read: {(e.strerror or '').lower()}")
+            return None
     from rundlet.confine.verify import bpf
 
     try:
-        codes = bpf.filters(there.path, about.programs)
+        return devices.programs(bpf.filters(there.path, about.programs))
     except OSError as e:
         found.cannot_tell("devices", "container", f"the device filters of the cgroup cannot be read: {(e.strerror or '').lower()}")
-        return
-    devices.compare(rules, devices.programs(codes), peer, found)
+        return None
 
 
 def limits_devices() -> bool:
@@ -85,7 +96,7 @@ def limits_devices() -> bool:
     return os.geteuid() == 0 and not host.user_namespace()
 
 
-def policy(told: dict[str, Any], about: "Host", found: "Findings") -> None:
+def policy(told: dict[str, Any], about: "Host", found: Findings) -> None:
     """Whether the profiles are those of the start; `told` is the record."""
     for then in told["profiles"]:
         name = then["name"]
