@@ -766,6 +766,32 @@ def test_created(box: Box) -> None:
     assert facts(verify(box)) == {("masked-path", "/proc/keys")}
 
 
+def test_a_process_that_waits_for_start_is_hidden(box: Box) -> None:
+    """While it is privileged, nobody in its user namespace may trace it: a process that they may is put in its place."""
+    user_namespace(box)
+    pid = box.created()
+    assert not any(fact == "hidden" for fact, _ in facts(verify(box)))
+    file = box.root / box.id / "state.json"
+    text = file.read_text()
+    made = os.memfd_create("rundlet", 0)
+    os.write(made, Path(shutil.which("busybox") or "").read_bytes())
+    words = ["nsenter", "--target", str(pid), "--user", "--setuid", "0", "--setgid", "0", "bash", "-c", f"exec -a sleep /proc/self/fd/{made} 1000"]
+    child = subprocess.Popen(words, pass_fds=(made,), stdin=subprocess.DEVNULL)
+    os.close(made)
+    try:
+        assert bundles.eventually(lambda: sleeping(child.pid) == child.pid)
+        record = json.loads(text)
+        record["pid"], record["start_time"] = child.pid, int(Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19])
+        file.write_text(json.dumps(record))
+        found = verify(box)
+        assert found["state"] == "created"
+        assert ("hidden", "dumpable") in {(one["fact"], one["holds"]) for one in found["differences"]}, found
+    finally:
+        file.write_text(text)
+        child.kill()
+        child.wait()
+
+
 def test_paused(box: Box) -> None:
     box.started()
     box.ok("pause", box.id)

@@ -1,7 +1,10 @@
 """verify without a kernel: what must hold, what was observed, and what is made of the two."""
 
+import io
 import json
+import re
 import stat
+import sys
 from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
@@ -72,7 +75,7 @@ def process(*tasks: Task, **changes: Any) -> Process:
     """A process that is as asked."""
     fields: dict[str, Any] = {
         "pid": 7, "state": "S", "ppid": 1, "session": 7, "start": 100, "tasks": list(tasks) or [task()], "limits": {}, "oom": 0, "exe": "/bin/sh", "exe_outside": False,
-        "owner": 0, "unread": {},
+        "unread": {},
     }
     return Process(**{**fields, **changes})
 
@@ -524,9 +527,26 @@ def test_sarif(reports: list[Report]) -> None:
     assert sum(result["kind"] == "fail" for result in run["results"]) == sum(len(report.differences) for report in reports)
 
 
+# Jenkins' junit-10.xsd: element → the attributes it must have, those it may have, and the elements in it
+JUNIT: dict[str, tuple[set[str], set[str], set[str]]] = {
+    "testsuites": (set(), {"name", "time", "tests", "failures", "disabled", "errors"}, {"testsuite"}),
+    "testsuite": (
+        {"name", "tests"}, {"failures", "errors", "time", "disabled", "skipped", "timestamp", "hostname", "id", "package"},
+        {"properties", "testcase", "system-out", "system-err"},
+    ),
+    "testcase": ({"name", "classname"}, {"assertions", "time", "status"}, {"skipped", "error", "failure", "system-out", "system-err"}),
+    "failure": (set(), {"type", "message"}, set()),
+    "error": (set(), {"type", "message"}, set()),
+}
+
+
 @given(REPORTS)
 def test_junit(reports: list[Report]) -> None:
     root = ElementTree.fromstring(text(reports, "junit").encode())
+    for one in root.iter():
+        must, may, inner = JUNIT[one.tag]
+        assert must <= set(one.attrib) <= must | may
+        assert {child.tag for child in one} <= inner
     assert root.tag == "testsuites"
     assert len(root) == len(reports)
     for suite, report in zip(root, reports, strict=True):
@@ -543,6 +563,33 @@ def test_the_table_moves_no_cursor(reports: list[Report]) -> None:
     for report in reports:
         for one in report.differences:
             assert one.fact in shown
+
+
+class Terminal(io.StringIO):
+    """A stdout that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colour_is_for_terminals_and_never_the_only_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    reports = [
+        Report("web", 7, "running", (Difference("limit", "pids.max", "64", "max", "why"),), (Unknown("seccomp", "process 7 (sh)", "denied"),)),
+        Report("db", 8, "running"),
+    ]
+    plain = text(reports, "table")
+    assert plain.isascii()
+    assert "\x1b" not in plain
+    for words in ("web (running, pid 7): differs;", "unknown seccomp, process 7 (sh): denied", "db (running, pid 8): holds;"):
+        assert words in plain
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", str(table.WIDTH))
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    coloured = text(reports, "table")
+    assert "\x1b[1;31mdiffers" in coloured
+    assert [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", coloured).splitlines()] == plain.splitlines()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "31m" not in text(reports, "table")
 
 
 def test_every_fact_has_a_reason() -> None:

@@ -215,8 +215,13 @@ class Look:
         for fact, wanted in asked.items():
             if wanted:
                 self.found.cannot_tell(fact, one.main.who, PENDING)
-        # whose files they are tells only where its user is another than root: proc(5)
-        if self.target.record and one.main.uids[0] != 0 and one.owner == one.main.uids[0]:
+        if not self.target.record or one.main.uids[0] == 0:  # root's are root's anyway
+            return
+        try:
+            owner = observe.owner(one.pid)
+        except observe.Gone:
+            return
+        if owner == one.main.uids[0]:
             self.found.differs("hidden", one.main.who, "not dumpable", "dumpable", task=one.main)
 
     def _around(self, first: "Process | None") -> Around:

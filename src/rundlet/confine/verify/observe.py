@@ -82,7 +82,6 @@ class Process:
     oom: int | None
     exe: str
     exe_outside: bool
-    owner: int  # of its files in /proc: root's where it is not dumpable
     unread: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -155,6 +154,17 @@ def stat(folder: int) -> tuple[str, int, int, int]:
     return fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19])
 
 
+def owner(pid: int) -> int:
+    """Whose a process's files in /proc are: root's where it is not dumpable. Of the directory itself that tells nothing: proc(5)."""
+    folder = hold(pid)
+    try:
+        return os.stat("status", dir_fd=folder).st_uid
+    except (FileNotFoundError, ProcessLookupError):
+        raise Gone from None
+    finally:
+        os.close(folder)
+
+
 def process(pid: int, apparmor: bool, mounts: Mounts, files: bool = True) -> Process:
     """All there is to know of a process; `files`: its descriptors too. Raises Gone when it has ended, or ends meanwhile."""
     folder = hold(pid)
@@ -180,7 +190,7 @@ def _process(folder: int, pid: int, apparmor: bool, mounts: Mounts, files: bool)
                     tasks.append(_task(folder, f"task/{name}/", pid, int(name), read(folder, f"task/{name}/status"), apparmor))
                 except (FileNotFoundError, ProcessLookupError):
                     continue  # threads come and go
-    found = Process(pid, state, ppid, session, start, tasks, {}, None, "", False, os.fstat(folder).st_uid)
+    found = Process(pid, state, ppid, session, start, tasks, {}, None, "", False)
     try:
         found.oom = int(read(folder, "oom_score_adj"))
         found.limits = _limits(read(folder, "limits").decode())
