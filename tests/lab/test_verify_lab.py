@@ -68,6 +68,8 @@ HOLD = [
     ("an exec under another profile", "", "held to what the exec of process"),
     ("exec by another runtime label", "", "held to what the exec of process"),
     ("no profile asked", "unconfined", ""),
+    ("a twin", "", ""),
+    ("in a policy namespace", ":vault:site (enforce)", ""),
     ("crun: right", "site (enforce)", ""),
     ("runc: right", "site (enforce)", ""),
     ("crun: a device is allowed", "", ""),
@@ -93,6 +95,26 @@ def test_a_process_from_outside(seen: Results, name: str, label: str) -> None:
     assert found["apparmor.label"] == {label}
     assert {"no-new-privs", "seccomp", "capabilities", "namespace"} <= set(found)  # the cgroup namespace is the host's
     assert any("all but CAP_KILL" in words for words in found["capabilities"])
+
+
+@pytest.mark.parametrize("name", ["a twin with a capability more", "crun: an exec with a capability more", "runc: an exec with a capability more"])
+def test_a_capability_more(seen: Results, name: str) -> None:
+    found = differs(seen[name])
+    assert set(found) == {"capabilities"}
+    assert all(words.endswith(": also CAP_SYS_ADMIN") for words in found["capabilities"])
+
+
+def test_a_mask_that_was_unmounted(seen: Results) -> None:
+    for name, also in (("mask unmounted", {}), *((f"{peer}: mask unmounted and limit raised", {"limit": {"max"}}) for peer in ("crun", "runc"))):
+        assert differs(seen[name]) == {"masked-path": {"the file itself"}, **also}
+        assert [one["subject"] for one in report(seen[name])["differences"] if one["fact"] == "masked-path"] == ["/proc/keys"]
+
+
+def test_another_policy_namespace(seen: Results) -> None:
+    record = seen["in a policy namespace"]["record"]
+    assert (record["observed"]["label"], [one["name"] for one in record["profiles"]]) == (":vault:site", [":vault:site"])
+    assert seen["the profile of that name outside of it"]["label"] == "site (enforce)"
+    assert differs(seen["the profile of that name outside of it"])["apparmor.label"] == {"site (enforce)"}
 
 
 def test_a_profile_that_was_replaced(seen: Results) -> None:

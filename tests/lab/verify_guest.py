@@ -20,6 +20,7 @@ PATIENCE = 60
 KINDS = ("pid", "mount", "ipc", "uts", "network", "cgroup")
 FILTER = "BgAAAAAA/38="  # one instruction, which allows everything: BPF_RET | BPF_K, SECCOMP_RET_ALLOW
 ALL = "file, capability, network, signal, ptrace, unix, mount, remount, umount, pivot_root,"
+KILL, SYS_ADMIN = 5, 21
 INNER = "file, capability, network, signal, ptrace, unix,"
 
 
@@ -146,6 +147,59 @@ def intruder(pid: int, name: str, *before: str) -> Iterator[int]:
         child.wait()
 
 
+# a process that is all that the container's own one is, joined to it by hand, with these capabilities
+TWIN = """
+import ctypes, os, resource, sys
+pid, group, capabilities = sys.argv[1], sys.argv[2], [int(word) for word in sys.argv[3:]]
+libc = ctypes.CDLL(None, use_errno=True)
+
+def sure(answer, what):
+    if answer:
+        raise OSError(ctypes.get_errno(), what)
+
+with open(group + "/cgroup.procs", "w") as procs:
+    procs.write(str(os.getpid()))
+for fd in [os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY) for kind in ("cgroup", "uts", "ipc", "net", "pid", "mnt")]:
+    sure(libc.setns(fd, 0), "setns")
+if child := os.fork():
+    print(child, flush=True)
+    os.waitpid(child, 0)
+    sys.exit()
+os.chdir("/")
+os.setgroups([])
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP = 24, 38, 22
+for number in range(41):
+    if number not in capabilities:
+        sure(libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0), "drop")
+with open("/proc/self/attr/apparmor/exec", "w") as attribute:
+    attribute.write("exec site")
+sure(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+allow = (ctypes.c_uint64 * 1)(0x7FFF000000000006)
+
+class Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
+
+sure(libc.prctl(PR_SET_SECCOMP, 2, ctypes.byref(Program(1, ctypes.addressof(allow))), 0, 0), "seccomp")
+os.execv("/bin/sleep", ["sleep", "1000"])
+"""
+
+
+@contextlib.contextmanager
+def twin(pid: int, name: str, *capabilities: int) -> Iterator[None]:
+    """One more process of the container, by hand."""
+    words = [sys.executable, "-ISc", TWIN, str(pid), f"/sys/fs/cgroup/{name}", *map(str, capabilities)]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout
+        entered = int(child.stdout.readline())
+        try:  # its number in the container's namespace: that of the host is the only child's
+            entered = int(Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text())
+            until(lambda: b"sleep" in Path(f"/proc/{entered}/cmdline").read_bytes()[:12])
+            yield
+        finally:
+            os.kill(entered, 9)
+
+
 def ours(lab: Lab, tell: Callable[..., None]) -> None:
     """Containers of rundlet."""
     with lab.container("right", config()) as (_, pid):
@@ -154,6 +208,13 @@ def ours(lab: Lab, tell: Callable[..., None]) -> None:
             tell("intruder", lab.verify("right"), label=label(entered))
         with intruder(pid, "right", "aa-exec", "-p", "elsewhere", "--") as entered:
             tell("intruder under another profile", lab.verify("right"), label=label(entered))
+        with twin(pid, "right", KILL):
+            tell("a twin", lab.verify("right"))
+        with twin(pid, "right", KILL, SYS_ADMIN):
+            tell("a twin with a capability more", lab.verify("right"))
+        subprocess.run(["nsenter", "--target", str(pid), "--mount", "/bin/busybox", "umount", "/proc/keys"], check=True)
+        tell("mask unmounted", lab.verify("right"))
+        subprocess.run(["nsenter", "--target", str(pid), "--mount", "/bin/busybox", "mount", "-o", "bind", "/dev/null", "/proc/keys"], check=True)
         lab.run("exec", "--apparmor", "elsewhere", "--cap", "CAP_CHOWN", "--detach", "right", "sleep", "1000")
         tell("an exec under another profile", lab.verify("right"))
         subprocess.run(["prlimit", "--pid", str(pid), "--nofile=100:200"], check=True)
@@ -185,6 +246,11 @@ def ours(lab: Lab, tell: Callable[..., None]) -> None:
         tell("exec by another runtime label", lab.verify("stacked"))
     with lab.container("early", config(), start=False):
         tell("created", lab.verify("early"), record=lab.says("record", "--json", "early")["said"])
+    load(policy(), "--namespace", "vault")
+    with lab.container("apart", config(apparmorProfile=":vault:site")) as (_, pid):
+        tell("in a policy namespace", lab.verify("apart"), label=label(pid), record=lab.says("record", "--json", "apart")["said"])
+        with intruder(pid, "apart", "aa-exec", "-p", "site", "--") as entered:
+            tell("the profile of that name outside of it", lab.verify("apart"), label=label(entered))
     with lab.container("free", config(apparmorProfile=None)) as (_, pid):
         tell("no profile asked", lab.verify("free"), label=label(pid))
 
@@ -199,6 +265,18 @@ def peers(lab: Lab, tell: Callable[..., None]) -> None:
             tell(f"{name}: right", lab.verify(*asked), label=label(pid))
             with intruder(pid, f"by-{name}"):
                 tell(f"{name}: intruder", lab.verify(*asked))
+            more = [found, "--root", str(AREA / name), "exec", "--detach", "--cap", "CAP_SYS_ADMIN", f"by-{name}", "sleep", "1000"]
+            subprocess.run(more, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            until(lambda: len(Path(f"/sys/fs/cgroup/by-{name}/cgroup.procs").read_text().split()) == 2)
+            tell(f"{name}: an exec with a capability more", lab.verify(*asked))
+            for one in Path(f"/sys/fs/cgroup/by-{name}/cgroup.procs").read_text().split():
+                if int(one) != pid:
+                    os.kill(int(one), 9)
+            subprocess.run(["nsenter", "--target", str(pid), "--mount", "/bin/busybox", "umount", "/proc/keys"], check=True)
+            (Path(f"/sys/fs/cgroup/by-{name}") / "pids.max").write_text("max")
+            tell(f"{name}: mask unmounted and limit raised", lab.verify(*asked))
+            (Path(f"/sys/fs/cgroup/by-{name}") / "pids.max").write_text("32")
+            subprocess.run(["nsenter", "--target", str(pid), "--mount", "/bin/busybox", "mount", "-o", "bind", "/dev/null", "/proc/keys"], check=True)
             load(policy(flags=",complain"))
             tell(f"{name}: profile complains", lab.verify(*asked), label=label(pid))
             load(policy(), "-R")

@@ -104,7 +104,8 @@ class TestAppArmor:
             group.write_text(str(other.pid))
             found = watch.verdict(confined.id, "differs")
             other.kill()
-        assert "apparmor.label" in fields(found)
+        assert {"apparmor.label", "capabilities", "no-new-privs"} <= fields(found)
+        assert drift(watch, confined, "capabilities") >= 1
         assert any(str(other.pid) in difference["where"] for difference in found["differences"] if difference["field"] == "apparmor.label")
 
     def test_denials_are_counted(self, confined: Box, watch: Watching) -> None:

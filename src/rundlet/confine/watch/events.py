@@ -4,7 +4,7 @@
     its folder                 state.json is replaced: created, started, updated; execs is written to
     its cgroups                inotify sees every write to their files, those of cgroup v1 too: a limit changed by hand, a process that
                                joins (exec writes to cgroup.procs), frozen and thawed; the kernel itself writes to cgroup.events
-    its first process          a pidfd becomes readable when it ends: pidfd_open(2)
+    its first process          a pidfd becomes readable when it ends: pidfd_open(2); so do those of processes that differ
     AppArmor's policy          apparmor/revision becomes readable when a profile is loaded, replaced or removed: security/apparmor/
                                apparmorfs.c ns_revision_poll()
 
@@ -14,7 +14,7 @@ What no file tells of, such as a process that changes its own capabilities or jo
 import asyncio
 import os
 import posix
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,8 +34,7 @@ class Followed:
     """What is open for one container."""
 
     folder: Watch | None = None
-    first: tuple[int, int] = (0, 0)
-    pidfd: int = -1
+    pidfds: dict[tuple[int, int], int] = field(default_factory=dict)  # by pid and start time; -1: it has ended
     cgroups: dict[str, Watch] = field(default_factory=dict)
 
 
@@ -85,15 +84,16 @@ class Events:
         one = self.followed[id] = Followed()
         one.folder = self._add(self.root / id, FOLDER_MASK, id)
 
-    def follow(self, id: str, first: tuple[int, int], cgroups: Sequence[str]) -> None:
-        """Watches what a look has found of a container: its first process (pid, start time) and its cgroups."""
+    def follow(self, id: str, processes: Iterable[tuple[int, int]], cgroups: Sequence[str]) -> None:
+        """Watches what a look has found of a container: processes (pid, start time) whose end matters, and its cgroups."""
         one = self.followed.get(id)
         if one is None:
             return
-        if first != one.first:
-            self._let_go(one)
-            one.first = first
-            self._hold(id, one)
+        wanted = set(processes)
+        for process in one.pidfds.keys() - wanted:
+            self._let_go(one.pidfds.pop(process))
+        for process in wanted - one.pidfds.keys():
+            one.pidfds[process] = self._hold(id, process)
         for path in set(one.cgroups) - set(cgroups):
             self._remove(one.cgroups.pop(path))
         for path in cgroups:
@@ -105,36 +105,36 @@ class Events:
         one = self.followed.pop(id, None)
         if one is None:
             return
-        self._let_go(one)
+        for fd in one.pidfds.values():
+            self._let_go(fd)
         for watch in [one.folder, *one.cgroups.values()]:
             if watch is not None:
                 self._remove(watch)
 
-    def _hold(self, id: str, one: Followed) -> None:
-        pid, start = one.first
-        if not pid:
-            return
+    def _hold(self, id: str, process: tuple[int, int]) -> int:
+        pid, start = process
         try:
             fd = posix.pidfd_open(pid)
         except ProcessLookupError:
             self.changed(id)  # it has just ended
-            return
+            return -1
         found = store.stat(pid)
         if found is None or found[1] != start:
             posix.close(fd)  # the pid is another process's by now
             self.changed(id)
-            return
-        one.pidfd = fd
-        asyncio.get_running_loop().add_reader(fd, self._ended, id)
+            return -1
+        asyncio.get_running_loop().add_reader(fd, self._ended, id, process)
+        return fd
 
-    def _let_go(self, one: Followed) -> None:
-        if one.pidfd >= 0:
-            asyncio.get_running_loop().remove_reader(one.pidfd)
-            posix.close(one.pidfd)
-            one.pidfd = -1
+    def _let_go(self, fd: int) -> None:
+        if fd >= 0:
+            asyncio.get_running_loop().remove_reader(fd)
+            posix.close(fd)
 
-    def _ended(self, id: str) -> None:
-        self._let_go(self.followed[id])  # it stays readable
+    def _ended(self, id: str, process: tuple[int, int]) -> None:
+        one = self.followed[id]
+        self._let_go(one.pidfds[process])  # it stays readable
+        one.pidfds[process] = -1
         self.changed(id)
 
     # ── inotify ──────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -14,6 +14,8 @@ from rundlet.life import store
 if TYPE_CHECKING:
     from rundlet.life.store import Record
 
+MOST = 64  # processes of a container that are followed besides its first one
+
 
 def names(root: str) -> list[str]:
     """The names in a root of containers. Raises Fault where it cannot be read."""
@@ -60,7 +62,7 @@ def _look(root: str, id: str, record: "Record", began: float) -> Look:
         status, verdict, _checks(report),
         tuple(Drift(one.fact, one.subject, one.asked, one.holds) for one in report.differences),
         tuple(f"{one.fact} of {one.subject}: {one.why}" for one in report.unknown),
-        _label(record["pid"]), seconds=seconds, **_held(record),
+        _label(record["pid"]), seconds=seconds, **_held(record, report),
     )  # fmt: skip
 
 
@@ -72,9 +74,13 @@ def _checks(report: Report) -> tuple[tuple[str, str], ...]:
     return tuple(found.items())
 
 
-def _held(record: "Record") -> dict[str, Any]:
+def _held(record: "Record", report: Report | None = None) -> dict[str, Any]:
     """What events.py is to follow, as a Look has it."""
-    return {"first": (record["pid"], record["start_time"]), "cgroups": tuple(at.path for at in place.load(record["cgroup"]).dirs)}
+    first = (record["pid"], record["start_time"])
+    others = dict.fromkeys(one.pid for one in report.differences if one.pid not in (None, first[0])) if report else ()
+    starts = [(pid, found[1]) for pid in list(others)[:MOST] if pid and (found := store.stat(pid))]
+    cgroups = tuple(at.path for at in place.load(record["cgroup"]).dirs)
+    return {"processes": ((first,) if first[0] else ()) + tuple(starts), "cgroups": cgroups}
 
 
 def _label(pid: int) -> tuple[str, str]:

@@ -41,7 +41,7 @@ class Look:
     drifts      what differs
     why         what could not be told, a line each
     label       the first process's AppArmor label and mode, "" where there is none
-    first       the first process, and when it was started in clock ticks since boot; (0, 0) where there is none
+    processes   those whose end matters, the first one and any that differs: pid, and when it was started in clock ticks since boot
     cgroups     the directories of its cgroups
     seconds     how long the look took
     """
@@ -52,7 +52,7 @@ class Look:
     drifts: tuple[Drift, ...] = ()
     why: tuple[str, ...] = ()
     label: tuple[str, str] = ("", "")
-    first: tuple[int, int] = (0, 0)
+    processes: tuple[tuple[int, int], ...] = ()
     cgroups: tuple[str, ...] = ()
     seconds: float = 0.0
 

@@ -145,7 +145,7 @@ class Watcher:
         else:
             self._looked(look)
             if self.events:
-                self.events.follow(id, look.first, look.cgroups)
+                self.events.follow(id, look.processes, look.cgroups)
             self._believe(id, look, now)
         if id not in self._doubted:
             self._first.discard(id)
