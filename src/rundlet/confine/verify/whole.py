@@ -92,17 +92,19 @@ def mounts(config: "Config", view: "View", peers: "Collection[int]", found: "Fin
         changes = [asked[n] for n in later if not made[n] and ways[n] == ways[number]]
         elsewhere = (*(ways[n] for n in later if made[n]), *(path + "/" for path in masks))
         _mount(_Wanted(mount, changes, elsewhere), view, found)
-    words = {"/": propagation(config["linux"]["rootfsPropagation"])}
-    words |= {way: word for way, mount in zip(ways, asked, strict=True) if (word := Options(mount["options"]).propagation)}
+    base = config["linux"]["rootfsPropagation"]
+    words = {way: word for way, mount in zip(ways, asked, strict=True) if (word := Options(mount["options"]).propagation)}
+    if base:
+        words["/"] = propagation(base)
     for one in view.mounts.values():
         point = one.point.rstrip("/") + "/"
-        word = words[max((way for way in words if point.startswith(way)), key=len)]
-        if one.shared in peers and word != MS_SHARED:
+        kind = words.get(max((way for way in words if point.startswith(way)), key=len, default="/"))
+        if one.shared in peers and kind != MS_SHARED:
             found.differs("propagation", one.point, "not shared with the host", f"in peer group {one.shared} with a mount of the host")
-        elif point in words and word == MS_PRIVATE and (one.shared or one.master) and view.at(one.point) is one:
+        elif point in words and kind == MS_PRIVATE and (one.shared or one.master) and view.at(one.point) is one:
             holds = f"in peer group {one.shared}" if one.shared else f"a slave of peer group {one.master}"
             found.differs("propagation", one.point, "private", holds)
-        elif point in words and word == MS_UNBINDABLE and not one.unbindable and view.at(one.point) is one:
+        elif point in words and kind == MS_UNBINDABLE and not one.unbindable and view.at(one.point) is one:
             found.differs("propagation", one.point, "unbindable", "not so", "it can be bound elsewhere, and be shared with that place")
 
 
