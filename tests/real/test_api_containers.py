@@ -331,10 +331,12 @@ def test_what_runs_is_what_was_asked_for(box: Box, running: rundlet.Container) -
     found = rundlet.verify(running)
     assert (found.status, found.name, found.pid) == ("holds", box.id, running.pid)
     assert rundlet.verify(box.id, root=box.root) == found
+    assert (found.config, "user" in found.host_namespaces) == (str(box.bundle / "config.json"), True)
     assert rundlet.verify(running.pid, config=box.bundle).status == "holds"
     box.process["noNewPrivileges"] = False
     box.process["capabilities"]["bounding"] = ["CAP_KILL"]
     differs = rundlet.verify(running.pid, config={**box.config, "root": {"path": str(box.rootfs)}})
+    assert differs.config == ""
     assert differs.status == "differs"
     assert any("CAP_NET_BIND_SERVICE" in one.holds for one in differs.differences)
     with pytest.raises(rundlet.Usage, match="against a configuration"):

@@ -7,6 +7,7 @@ import stat
 import sys
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 from xml.etree import ElementTree
 
 import pytest
@@ -486,6 +487,7 @@ REPORTS = st.lists(st.builds(
     st.lists(st.builds(Difference, st.sampled_from(sorted(FACTS)), WORDS, WORDS, WORDS, WORDS, st.none() | st.integers(1, 9)), max_size=3).map(tuple),
     st.lists(st.builds(Unknown, st.sampled_from(sorted(FACTS)), WORDS, WORDS), max_size=3).map(tuple), st.lists(WORDS, max_size=3).map(tuple),
     st.sets(st.sampled_from(sorted(FACTS))).map(tuple), st.integers(0, 9), st.integers(0, 9),
+    config=st.just("") | WORDS.map(lambda text: f"/{text}/config.json"),
 ), max_size=3)
 
 
@@ -523,7 +525,13 @@ def test_sarif(reports: list[Report]) -> None:
         assert result["kind"] in ("pass", "open", "fail")
         # 3.27.10: where kind is not "fail", level must be "none"
         assert result["level"] == ("error" if result["kind"] == "fail" else "none")
-        assert all(location["logicalLocations"] for location in result["locations"])
+        [location] = result["locations"]
+        assert location["logicalLocations"]
+        if "physicalLocation" in location:  # which GitHub wants
+            uri = urlsplit(location["physicalLocation"]["artifactLocation"]["uri"])
+            assert uri.scheme == "file"
+            assert unquote(uri.path, errors="replace") in [unquote(quote(report.config, errors="replace"), errors="replace") for report in reports]
+            assert location["physicalLocation"]["region"] == {"startLine": 1}
     assert sum(result["kind"] == "fail" for result in run["results"]) == sum(len(report.differences) for report in reports)
 
 

@@ -97,6 +97,7 @@ def read(raw: dict[str, Any]) -> Report:
     return Report(
         raw["id"], raw["pid"], raw["state"], tuple(Difference(**one) for one in raw["differences"]),
         tuple(Unknown(**one) for one in raw["unknown"]), tuple(raw["notes"]), tuple(raw["checked"]), raw["processes"], raw["threads"],
+        tuple(raw["hostNamespaces"]), raw["config"],
     )
 
 

@@ -62,7 +62,7 @@ def _alone(fd: int) -> bool:
 def _gone(asked: "Target", why: str) -> Report:
     found = Findings()
     found.cannot_tell("process", "container", why)
-    return Report(asked.name, 0, "stopped", unknown=tuple(found.unknown))
+    return Report(asked.name, 0, "stopped", unknown=tuple(found.unknown), config=asked.path)
 
 
 class Look:
@@ -103,7 +103,7 @@ class Look:
         return Report(
             self.target.name, self.target.pid if self.state != "stopped" else 0, self.state, tuple(found.differences), tuple(found.unknown),
             tuple(found.notes), self._checked(first), len(self.processes), sum(len(one.tasks) for one in self.processes),
-            whole.hosts(first.main.spaces, self.host.spaces) if first else (),
+            whole.hosts(first.main.spaces, self.host.spaces) if first else (), self.target.path,
         )
 
     # ── processes ────────────────────────────────────────────────────────────────────────────────────────────────────────────

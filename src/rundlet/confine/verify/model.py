@@ -44,7 +44,7 @@ class Unknown:
 class Report:
     """What was found of one container. `notes` name what is narrower or other than asked and permitted nevertheless: hats, stacks, dropped
     capabilities; `checked` are the facts that were compared, of so many processes and threads; of the kinds in `host_namespaces` the first
-    process has the host's namespace."""
+    process has the host's namespace; `config` is the path of the configuration it was made from."""
 
     name: str
     pid: int
@@ -56,6 +56,7 @@ class Report:
     processes: int = 0
     threads: int = 0
     host_namespaces: tuple[str, ...] = ()
+    config: str = ""
 
     @property
     def status(self) -> Status:
@@ -74,7 +75,7 @@ class Report:
             "differences": [{key: value for key, value in vars(one).items() if value is not None} for one in self.differences],
             "unknown": [dict(vars(one)) for one in self.unknown],
             "notes": list(self.notes), "checked": list(self.checked), "processes": self.processes, "threads": self.threads,
-            "hostNamespaces": list(self.host_namespaces),
+            "hostNamespaces": list(self.host_namespaces), "config": self.config,
         }
 
 
@@ -87,6 +88,7 @@ class Target:
     config: "Config" = field(repr=False, compare=False)
     start: int = 0  # the first process's start time in clock ticks, 0 where any process of that number is meant
     rootfs: str = ""  # of the host; empty where it is not known
+    path: str = ""  # of the configuration that was given to whoever made it
     folder: str = ""  # where its state is, empty for another runtime's
     record: "Record | None" = field(default=None, repr=False, compare=False)
 

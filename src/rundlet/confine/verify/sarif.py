@@ -1,6 +1,7 @@
 """Reports as SARIF 2.1.0 (OASIS Static Analysis Results Interchange Format), as code hosts and CI show it."""
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from rundlet import __version__
 from rundlet.confine.verify.facts import FACTS
@@ -35,10 +36,19 @@ def log(reports: "Sequence[Report]") -> dict[str, Any]:
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
 
 
+def _location(report: "Report", subject: str) -> dict[str, Any]:
+    """Whose it is; and a place in a file, without which code hosts show nothing: the configuration, where what was asked for is written."""
+    found: dict[str, Any] = {"logicalLocations": [{"name": subject, "fullyQualifiedName": f"{report.name}/{subject}", "kind": "resource"}]}
+    if report.config:
+        uri = f"file://{quote(report.config, errors='replace')}"
+        found["physicalLocation"] = {"artifactLocation": {"uri": uri}, "region": {"startLine": 1}}
+    return found
+
+
 def _result(fact: str, index: dict[str, int], kind: str, level: str, text: str, report: "Report", subject: str) -> dict[str, Any]:
     return {
         "ruleId": fact, "ruleIndex": index[fact], "kind": kind, "level": level, "message": {"text": text},
-        "locations": [{"logicalLocations": [{"name": subject, "fullyQualifiedName": f"{report.name}/{subject}", "kind": "resource"}]}],
+        "locations": [_location(report, subject)],
         "partialFingerprints": {"rundlet/1": f"{report.name}/{fact}/{subject}"},
     }
 

@@ -25,7 +25,8 @@ def of_container(root: str, id: str) -> Target:
             config = spec.load(container.config())[0]
         except OSError as e:
             raise Fault(f"cannot read the configuration of container {id}: {(e.strerror or '').lower()}") from None
-        return Target(record["id"], record["pid"], config, record["start_time"], record["rootfs"], container.folder, record)
+        path = f"{record['bundle']}/config.json"
+        return Target(record["id"], record["pid"], config, record["start_time"], record["rootfs"], path, container.folder, record)
     finally:
         container.close()
 
@@ -45,7 +46,8 @@ def of_pid(pid: int, config: str) -> Target:
         raise WrongState(f"there is no process {pid}")
     root = asked["root"]["path"]
     rootfs = root if root[:1] == "/" else f"{path.rpartition('/')[0]}/{root}"
-    return Target(f"pid {pid}", pid, asked, found[1], store.absolute(rootfs))
+    lasting = "" if path.startswith(("/proc/", "/dev/")) else path  # as of a descriptor
+    return Target(f"pid {pid}", pid, asked, found[1], store.absolute(rootfs), lasting)
 
 
 def place(target: Target, facts: "CgroupFacts") -> Place:
