@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.bundles import PATIENCE, Box, children, eventually, status_of
+from tests.real.test_denials import filtered, unreadable
 
 LONG = "3600"
 Event = dict[str, Any]
@@ -335,6 +336,17 @@ def test_nothing_of_a_process_is_shown(box: Box, watching: Callable[..., Watchin
         text += line
     assert box.id in text
     assert "hunter2" not in text and "swordfish" not in text
+
+
+@pytest.mark.skipif(bool(unreadable()), reason=unreadable())
+def test_what_filters_did_is_counted(box: Box, watching: Callable[..., Watching]) -> None:
+    filtered(box, "SCMP_ACT_LOG", "umask")
+    box.sh("(while :; do umask 1; sleep 1; done) & wait").started()
+    watch = watching()
+    found = watch.wait(lambda event: event["event"] == "denied" and event["container"] == box.id)
+    assert (found["layer"], found["verdict"], found["operation"]) == ("seccomp", "allowed", "umask")
+    assert watch.metrics()[f'rundlet_denials_total{{container="{box.id}",layer="seccomp"}}'] >= 1
+    box.ended()
 
 
 def test_it_changes_nothing(box: Box, watching: Callable[..., Watching]) -> None:
