@@ -157,14 +157,14 @@ def sure(answer, what):
     if answer:
         raise OSError(ctypes.get_errno(), what)
 
-with open(group + "/cgroup.procs", "w") as procs:
-    procs.write(str(os.getpid()))
+procs = os.open(group + "/cgroup.procs", os.O_WRONLY)
 for fd in [os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY) for kind in ("cgroup", "uts", "ipc", "net", "pid", "mnt")]:
     sure(libc.setns(fd, 0), "setns")
 if child := os.fork():
     print(child, flush=True)
     os.waitpid(child, 0)
     sys.exit()
+os.write(procs, b"0")  # the writer
 os.chdir("/")
 os.setgroups([])
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))

@@ -317,6 +317,40 @@ def test_a_process_that_left_the_cgroup(box: Box) -> None:
     holds(box)
 
 
+def test_a_mount_that_nobody_asked_for(box: Box) -> None:
+    (box.rootfs / "srv").mkdir()
+    (box.folder / "folder").mkdir()
+    box.mount("/mnt", str(box.folder / "folder"), "bind")
+    pid = box.started()
+    holds(box)
+    inside(pid, "tmpfs", "/srv")
+    inside(pid, "tmpfs", "/mnt")
+    found = verify(box)
+    assert {(one["fact"], one["subject"], one["asked"]) for one in found["differences"]} == {
+        ("mount", "/srv", "no mount"), ("mount", "/mnt", "no other mount on the one asked for"),
+    }
+    assert {one["holds"] for one in found["differences"]} == {"tmpfs from tmpfs"}
+    may_mount = {kind: ["CAP_SYS_ADMIN"] for kind in ("bounding", "effective", "permitted")}
+    # a hook may have made it, and who may mount may have done so
+    for change in (asks("hooks", {"prestart": [{"path": "/bin/true"}]}), asks("process/capabilities", may_mount)):
+        config = json.loads(json.dumps(box.config))
+        change(config)
+        (box.bundle / "other.json").write_text(json.dumps(config))
+        other = verify(box, "--pid", str(pid), "--config", str(box.bundle / "other.json"))
+        assert "mount" not in {fact for fact, _ in facts(other)}, other
+    inside(pid, "umount", "/srv")
+    inside(pid, "umount", "/mnt")
+    holds(box)
+
+
+def test_mounts_of_the_host_below_the_root_come_along(box: Box) -> None:
+    (box.rootfs / "srv").mkdir()
+    with mounted(box.rootfs / "srv"):
+        box.started()
+        holds(box)
+        box.ended()
+
+
 def test_a_mask_that_was_taken_away(box: Box) -> None:
     pid = box.started()
     for path in MASKS:

@@ -313,6 +313,8 @@ class Look:
                 pass
         whole.root(config, seen, rootfs, self.host.root, found)
         whole.mounts(config, seen, self.host.peers, found)
+        if not any(one.may(expect.CAP_SYS_ADMIN) for one in self.expectations):
+            whole.unasked(config, seen, self.host.mounts_below(self.target.rootfs), found)
         whole.masked(config, seen, found)
         whole.read_only(config, seen, found)
 

@@ -1,15 +1,16 @@
 """What holds of a container as a whole beside what was asked: namespaces, id maps, root, mounts, masked and read-only paths. Pure."""
 
 import stat
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from rundlet.kernel import MS_PRIVATE, MS_SHARED, MS_UNBINDABLE
+from rundlet.kernel import MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE
 from rundlet.plan.bundle import is_bind
 from rundlet.plan.mounts.options import ATTRIBUTES, Options
 from rundlet.plan.rootfs import propagation
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from rundlet.confine.verify.compare import Findings
     from rundlet.confine.verify.inside import Mount, Place, View
@@ -20,6 +21,8 @@ NULL = (1, 3)
 FLAGS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "noatime": 1024, "nodiratime": 2048, "nosymfollow": 8192}  # statfs(2)
 ST_RDONLY = FLAGS["ro"]
 CONTAINER = "container"
+OF_THE_KERNEL = ("proc", "sysfs", "cgroup", "cgroup2")  # which may be the host's, with what is mounted there
+NOTIFY = "/notify"  # the folder of the socket that runtimes offer for NOTIFY_SOCKET
 SELDOM = ("user", "time")  # most containers have the host's
 
 
@@ -106,6 +109,37 @@ def mounts(config: "Config", view: "View", peers: "Collection[int]", found: "Fin
             found.differs("propagation", one.point, "private", holds)
         elif point in words and kind == MS_UNBINDABLE and not one.unbindable and view.at(one.point) is one:
             found.differs("propagation", one.point, "unbindable", "not so", "it can be bound elsewhere, and be shared with that place")
+
+
+def unasked(config: "Config", view: "View", along: "Iterable[str]", found: "Findings") -> None:
+    """Mounts that nothing asks for, in a container whose processes cannot mount. `along`: where the host has mounts below the root
+    filesystem, which come with it."""
+    linux = config["linux"]
+    if propagation(linux["rootfsPropagation"]) in (MS_SHARED, MS_SLAVE):
+        return  # what is mounted on the host may appear
+    asked: Counter[str] = Counter()
+    around = ["/dev/", *(path + "/" for path in along)]  # below these there may be any: runtimes bind devices and the console
+    for mount in config["mounts"]:
+        options, way = Options(mount["options"]), view.ways.get(mount["destination"], mount["destination"]).rstrip("/") + "/"
+        asked[way] += not options.remount
+        if options.recursive or options.propagation in (MS_SHARED, MS_SLAVE) or mount["type"] in OF_THE_KERNEL:
+            around.append(way)
+    asked.update(path + "/" for path in _masks(config, view))
+    asked.update(place.path + "/" for path in linux["readonlyPaths"] if (place := view.places.get(path)))
+    asked.update(device["path"] + "/" for device in linux["devices"])
+    hooked = any(config["hooks"].values())
+    for one in view.mounts.values():
+        point = one.point + "/"
+        stacked = sum(other.point == one.point for other in view.mounts.values())
+        known = stacked <= asked[point] or point.startswith(("//", *around)) or one.root.endswith(NOTIFY)
+        if known or view.at(one.point) is not one:
+            continue
+        words = f"{one.type} from {one.source}" + (f", of that {one.root}" if one.root != "/" else "")
+        if hooked:
+            found.note(f"mounted at {one.point}, perhaps by a hook: {words}")
+        else:
+            because = "what it shows was not asked for, and no process of the container can have mounted it"
+            found.differs("mount", one.point, "no mount" if not asked[point] else "no other mount on the one asked for", words, because)
 
 
 class _Wanted:
