@@ -785,6 +785,33 @@ def test_a_namespace_made_inside_is_no_difference(box: Box) -> None:
     assert "whether the container itself made the network namespace" in found["unknown"][0]["why"] + found["unknown"][0]["subject"]
 
 
+def test_containers_of_a_pod(box: Box) -> None:
+    """They share namespaces, and each is looked at by itself; who comes in from outside is found nevertheless."""
+    user_namespace(box)
+    box.process["capabilities"] = {}
+    first = box.started()
+    other = box.another()
+    other.process["capabilities"] = {}
+    other.namespaces("mount", "cgroup", **{kind: f"/proc/{first}/ns/{file}" for kind, file in (
+        ("user", "user"), ("pid", "pid"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts"),
+    )})
+    other.sh("sleep 1000 & sleep 1000")
+    second = other.started()
+    other.exec("--user", "1000", "--detach", "--", "sleep", "1000")
+    assert holds(box)["notes"] == [f"the container {other.id} shares the PID namespace"]
+    assert holds(other)["processes"] == 3
+    found = verify(other, "--pid", str(second), "--config", str(other.bundle))  # of another runtime's execs nothing is known
+    assert {fact for fact, _ in facts(found)} == {"user"}, found
+    with intruder(first, "--pid", "/bin/sleep", "1000") as entered:
+        assert {one["pid"] for one in verify(box)["differences"]} == {entered}
+        holds(other)
+    with intruder(first, "--pid", "/bin/sleep", "1000", cgroups=other.cgroups()) as entered:
+        holds(box)
+        assert {one["pid"] for one in verify(other)["differences"]} == {entered}
+    other.ended()
+    other.ok("delete", other.id)
+
+
 # ── states ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -6,7 +6,7 @@ from fcntl import LOCK_NB, LOCK_SH, flock
 from typing import TYPE_CHECKING, Any
 
 from rundlet.cgroup import tasks
-from rundlet.confine.verify import compare, expect, held, inside, lineage, observe, spaces, target, whole
+from rundlet.confine.verify import compare, expect, held, inside, lineage, observe, pod, spaces, target, whole
 from rundlet.confine.verify.compare import Around, Findings
 from rundlet.confine.verify.model import Report
 from rundlet.errors import WrongState
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rundlet.confine.verify.around import Host
     from rundlet.confine.verify.model import State, Target
     from rundlet.confine.verify.observe import Process
+    from rundlet.spec.types import Config
 
 PATIENCE = 2.0  # seconds for another command to be done with the container
 PAUSE = 0.02
@@ -82,6 +83,7 @@ class Look:
         """Everything, in turn."""
         found = self.found
         self.state: State = self._state()
+        self.config = self._mapped(self.target.config)
         self.processes = self._processes()
         first = next((one for one in self.processes if one.pid == self.target.pid), None)
         if first is None and self.state != "stopped":
@@ -105,6 +107,26 @@ class Look:
             tuple(found.notes), self._checked(first), len(self.processes), sum(len(one.tasks) for one in self.processes),
             whole.hosts(first.main.spaces, self.host.spaces) if first else (), self.target.path,
         )
+
+    def _mapped(self, config: "Config") -> "Config":
+        """The configuration, with the maps of a user namespace that it joins: they are not in it."""
+        linux = config["linux"]
+        if not any(space["type"] == "user" and space["path"] for space in linux["namespaces"]):
+            return config
+        maps: dict[str, list[dict[str, int]]] = {}
+        try:
+            folder = observe.hold(self.target.pid)
+        except observe.Gone:
+            return config
+        try:
+            for kind in ("uid", "gid"):
+                rows = [tuple(map(int, line.split())) for line in observe.read(folder, f"{kind}_map").splitlines()]
+                maps[f"{kind}Mappings"] = [dict(zip(("containerID", "hostID", "size"), row, strict=True)) for row in rows]
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            return config
+        finally:
+            os.close(folder)
+        return {**config, "linux": {**linux, **maps}}  # type: ignore[typeddict-item]
 
     # ── processes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -137,7 +159,7 @@ class Look:
             pids.add(self.target.pid)
             own = self._own_pids()
             if own:
-                pids.update(self.host.pids(own))
+                pids.update(self._in_namespace(own, pids))
             elif not self.place.dirs:
                 why = "without a cgroup and a PID namespace of its own only its first process can be found"
                 self.found.cannot_tell("process", "container", why)
@@ -151,8 +173,18 @@ class Look:
                 self.found.cannot_tell("process", f"process {pid}", f"{(e.strerror or '').lower()}: run verify as root of the host")
         return processes
 
+    def _in_namespace(self, own: str, known: set[int]) -> set[int]:
+        """The processes of the container's PID namespace, less those of containers that have joined it."""
+        found = set(self.host.pids(own))
+        for name, theirs in pod.lodgers(self.target.folder, found - known).items() if self.target.folder else ():
+            found -= theirs
+            self.found.note(f"the container {name} shares the PID namespace")
+        return found
+
     def _own_pids(self) -> str:
-        """The container's PID namespace; empty where that is the host's."""
+        """The PID namespace that the container was given; empty where it has joined one, or has the host's."""
+        if pod.joins(self.config):
+            return ""
         try:
             own = os.readlink(f"/proc/{self.target.pid}/ns/pid")
         except OSError:
@@ -173,8 +205,7 @@ class Look:
     def _compare_processes(self, first: "Process | None") -> None:
         self.expectations, started = self._expectations()
         kin = [lineage.Kin(one.pid, one.ppid, one.session, one.start) for one in self.processes]
-        own_pids = bool(first and first.main.spaces.get("pid") != self.host.spaces.get("pid"))
-        origins = lineage.origins(kin, self.target.pid, started, own_pids)
+        origins = lineage.origins(kin, self.target.pid, started, bool(first and self._own_pids()))
         around = self._around(first)
         for one in self.processes:
             if one is first and self.state == "created":
