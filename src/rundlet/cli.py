@@ -17,6 +17,7 @@ from rundlet.options import VERBS, Options, parse
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell says it
 NO_READER = 141  # 128 + SIGPIPE
+KILLED_BY_FILTER = 159  # 128 + SIGSYS
 # commands whose status 1 says something else than that they failed. exec: every status but 255 is its command's own, as with the peers
 FAILED = {"exec": 255, "verify": 2, "denials": 2}
 STARTING = ("create", "run", "start", "exec")
@@ -67,6 +68,7 @@ def main(argv: list[str]) -> int:
         if module[:13] != "rundlet.life.":
             _take_time()
         __import__(module)
+        options.failed = lambda pid, status: _tell_of_program(options, pid, status)
         status: int = sys.modules[module].main(options)
         return status
     except Fault as fault:
@@ -99,10 +101,26 @@ def denied(verb: str, fault: Fault) -> list[str]:
         if lines:
             from rundlet.confine.denials import lately
 
-            return lately.two(lines)
+            return lately.two(lately.of(lines))
     except (Exception, KeyboardInterrupt):
         pass
     return []
+
+
+def _tell_of_program(options: Options, pid: int, status: int) -> None:
+    """At most two lines about a container's program that failed, as denied() has them about a command: of the container for certain."""
+    try:
+        from rundlet.life import kernellog
+
+        # what it started, which has ended too, was numbered after it, unless the numbers began anew
+        lines = kernellog.lately(status == KILLED_BY_FILTER, range(pid, 1 << 31), kernellog.SHORTLY)
+        if lines:
+            from rundlet.confine.denials import lately
+
+            for line in lately.two(lately.of_container(lines, options, pid)):
+                log.to_stderr(line)
+    except (Exception, KeyboardInterrupt):
+        pass
 
 
 def _take_time() -> None:

@@ -129,6 +129,17 @@ def label_of(pid: int) -> "tuple[str, str | None]":
         raise Refused(f"read from `{path}`: {_errno(e)}", "the runtime's own profile must permit reading it") from None
 
 
+def attributes_of_another() -> str:
+    """The order of the security modules where the files in /proc/PID/attr are not AppArmor's though it is on; "" where all is well.
+
+    They belong to the first module that has such files, and with bpf before it to nobody: security_setprocattr() in security/security.c.
+    """
+    own = _try(f"{PROC}/thread-self{SCOPED}/current")
+    if own is None or own == _try(f"{PROC}/thread-self/attr/current"):
+        return ""
+    return (_try(SECURITY + "/lsm") or "unknown").strip()
+
+
 def _state() -> "Literal['on', 'off', 'absent']":
     path = MODULES + "/apparmor/parameters/enabled"
     try:

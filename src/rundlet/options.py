@@ -194,6 +194,8 @@ class Options:
     html: str | None = None
     # not of the command line: how the executor is started that becomes the process, where that is not for the command itself to do
     spawn: "Callable[[dict[str, int], int], Executor] | None" = None
+    # what is to be done about a program in the foreground, by its pid, that has ended with this status, not 0; the container is still there
+    failed: "Callable[[int, int], object] | None" = None
     answer: "object" = None  # what came of it, where that is not printed
 
     def __init__(self) -> None:

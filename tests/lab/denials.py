@@ -3,6 +3,8 @@
     python3 -m tests.lab.denials HELPER SITE WORDS…      trial.c built, where pyseccomp and rich are, the words that run rundlet
 """
 
+import contextlib
+import errno
 import json
 import os
 import signal
@@ -10,12 +12,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rundlet.confine.denials import source
+from rundlet.confine.denials.reading import Reader
 from tests.lab.denial_kinds import BASE, BOX, FLAGS, KINDS, NASTY, PEER, RUNTIME, Kind
-from tests.lab.guest import AREA, PATIENCE, ROOTFS, load
+from tests.lab.guest import AREA, MOUNTS, ROOTFS, Tell, load, until
 
 TIME = 300  # seconds for a command
 TRIES = 8  # of one kind, a rule or two each
@@ -25,6 +30,7 @@ CAPABILITIES = [
 ]  # fmt: skip
 NAMESPACES = ("pid", "mount", "ipc", "uts", "network")
 STATE = str(AREA / "state")
+AUDIT_LOG = Path("/var/log/audit/audit.log")
 ATTEMPT = "audit: type=1400 audit({:.3f}:9999): apparmor=\"DENIED\" operation=\"open\" profile=\"box\" name=\"/forged\" pid=1 comm=\"x\" denied_mask=\"r\"\n"
 
 
@@ -40,6 +46,7 @@ RUNTIMES = f"""
 profile {RUNTIME} flags=(attach_disconnected) {{ file, capability, signal, ptrace, network, mount, remount, umount, pivot_root,
   change_profile -> {{{BOX},&{BOX}}}, deny /srv/runtime-secret r, audit deny /srv/runtime-audited r, }}
 profile box-mute flags=(attach_disconnected) {{ file, capability, signal, ptrace, network, mount, remount, umount, pivot_root, }}
+profile box-own {FLAGS} {{ {BASE} }}
 profile box-path flags=(attach_disconnected) {{ file, capability, signal, ptrace, network, mount, remount, umount, pivot_root,
   change_profile /trial -> {PEER}, change_profile /elsewhere -> {BOX}, }}
 """
@@ -78,10 +85,7 @@ class Lab:
             linux["seccomp"] = seccomp
         config = {
             "ociVersion": "1.2.0", "process": process, "root": {"path": str(ROOTFS)}, "linux": linux,
-            "mounts": [
-                {"destination": "/proc", "type": "proc", "source": "proc"},
-                {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
-            ],
+            "mounts": MOUNTS,
         }
         folder = AREA / "bundles" / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -111,18 +115,8 @@ class Lab:
                 [*(["aa-exec", "-p", confined, "--"] if confined else []), *self.words, "run", "--detach", "--pid-file", f"{folder}/pid", "--bundle",
                  str(folder), name], stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=True,
             )  # fmt: skip
-        self.until(lambda: b"\n" in (folder / "out").read_bytes())
+        until(lambda: b"\n" in (folder / "out").read_bytes())
         return int((folder / "pid").read_text())
-
-    @staticmethod
-    def until(true: Any) -> bool:
-        """Whether it comes to be."""
-        end = time.monotonic() + PATIENCE
-        while not true():
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.02)
-        return True
 
     def denials(self, since: float, *labels: str, verdicts: tuple[str, ...] = ("denied",), more: Any = None) -> list[Any]:
         """What was denied since then by these profiles, once there is something."""
@@ -137,7 +131,7 @@ class Lab:
             ]
             return bool(found)
 
-        self.until(some)
+        until(some)
         return found
 
     def peer(self) -> int:
@@ -198,11 +192,33 @@ def opened(pid: int, path: str) -> bool:
     return False
 
 
+@contextlib.contextmanager
+def journald() -> Iterator[None]:
+    """journald runs; its files stay, but who reads them afterwards does not hear what happens from then on."""
+    daemon = subprocess.Popen(["/lib/systemd/systemd-journald"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert until(lambda: os.path.exists("/run/systemd/journal/socket"))
+    yield
+    daemon.terminate()
+    daemon.wait()
+
+
+@contextlib.contextmanager
+def auditd() -> Iterator[int]:
+    """auditd runs; its pid."""
+    AUDIT_LOG.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["/usr/sbin/auditd"], check=True)
+    assert until(lambda: os.path.exists("/run/auditd.pid"))
+    pid = int(Path("/run/auditd.pid").read_text())
+    yield pid
+    os.kill(pid, signal.SIGTERM)
+    assert until(lambda: not os.path.exists(f"/proc/{pid}"))
+
+
 def filter_of(action: str, *names: str, allowed: tuple[str, ...] = ()) -> dict[str, Any]:
     """A filter that does this to these calls."""
     rules = [{"names": list(names), "action": action}] if names else []
     return {
-        "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
+        "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"], "flags": ["SECCOMP_FILTER_FLAG_LOG"],
         "syscalls": [{**rule, "names": [name for name in rule["names"] if name not in allowed]} for rule in rules if set(names) - set(allowed)],
     }
 
@@ -274,12 +290,43 @@ class Scenes(Lab):
         config["process"]["args"] = ["/not-there"]
         (folder / "config.json").write_text(json.dumps(config))
         told("nothing", "run", "--bundle", str(folder), "fails")
+        for name, words in (("program", ("read", "/srv/f")), ("program's child", ("forked", "read", "/srv/f"))):
+            bundle = self.bundle("fails", "box-own", *words)
+            told(name, "run", "--bundle", str(bundle), "fails")
+            told(f"{name} by exec", "exec", "kinds", "/trial", *words)
         return found
+
+    def learning(self) -> dict[str, Any]:
+        """Complaining profiles, for which the kernel invents others."""
+        load(f"profile box-learns flags=(attach_disconnected,mediate_deleted,complain) {{ {BASE} change_profile, }}\n")
+        found: dict[str, Any] = {}
+        for name, words in (("exec", ("forked", "exec", "/srv/program", "read", "/srv/f")), ("change", ("forked", "onexec", "exec nope", "/trial", "read", "/srv/f"))):
+            since = time.time() - 0.005
+            done = self.run(f"learns-{name}", "box-learns", *words)
+            denials = self.denials(since, verdicts=("allowed",), more=lambda one: "//null-" in one.label)
+            self.call("delete", "--force", f"learns-{name}")  # else the next one would not be the only one under its profile
+            found[name] = {**done, "denials": [asdict(one) for one in denials]}
+        return found
+
+    def converted(self) -> dict[str, Any]:
+        """What an unconfined user's process gets that changes to a profile, where the kernel restricts that; else what it lacks."""
+        switch = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_unconfined")
+        if not switch.exists():
+            return {"lacking": str(switch)}
+        load(policy())
+        switch.write_text("1")
+        since = time.time() - 0.005
+        done = self.run("converted", None, "forked", "as", "5", "onexec", f"exec {BOX}", "/trial", "read", "/trial")
+        found = self.denials(since, "unconfined", more=lambda one: "unprivileged" in one.raw)
+        switch.write_text("0")
+        return {**done, "denials": [asdict(one) for one in found]}
 
     def filters(self) -> dict[str, Any]:
         """A filter that logs, and one that kills; and then with what is proposed."""
         found: dict[str, Any] = {}
-        for name, action, verdict in (("log", "SCMP_ACT_LOG", "allowed"), ("kill", "SCMP_ACT_KILL_PROCESS", "killed")):
+        for name, action, verdict in (
+            ("log", "SCMP_ACT_LOG", "allowed"), ("kill", "SCMP_ACT_KILL_PROCESS", "killed"), ("errno", "SCMP_ACT_ERRNO", "denied"),
+        ):
             since = time.time() - 0.005
             done = self.run(f"filter-{name}", None, "chroot", seccomp=filter_of(action, "chroot", "mknodat"))
             denials = self.denials(since, verdicts=(verdict,), more=lambda one: one.layer == "seccomp")
@@ -299,7 +346,7 @@ class Scenes(Lab):
         self.call("exec", "kinds", "/trial", "read", "/srv/f")
         self.call("exec", "kinds", "/trial", "read", "/srv/f")
         self.denials(since, BOX)
-        self.until(lambda: len(self.denials(since, BOX)) == 2)
+        until(lambda: len(self.denials(since, BOX)) == 2)
         Path("/dev/kmsg").write_text(ATTEMPT.format(time.time()))
         found: dict[str, Any] = {}
 
@@ -318,86 +365,110 @@ class Scenes(Lab):
         Path("/proc/sys/kernel/dmesg_restrict").write_text("0")
         return found
 
-    def follow(self) -> dict[str, Any]:
-        """--follow: what happens while it runs, once, and how often, and its end."""
-        load(policy())
+    @contextlib.contextmanager
+    def following(self) -> Iterator["subprocess.Popen[bytes]"]:
+        """`denials --follow`, from when it has its logs open: it reads from when it was asked on, so nothing later is missed."""
         child = subprocess.Popen(
             [*self.words, "denials", "kinds", "--follow", "--json", "--since", "0s"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        assert child.stdout
-        # it reads from when it was asked on; so what is denied once it has its logs open is not missed
-        self.until(lambda: opened(child.pid, "/dev/kmsg"))
-        for _ in range(12):
-            self.call("exec", "kinds", "/trial", "read", "/srv/f")
-        lines = [child.stdout.readline().decode(), child.stdout.readline().decode()]
-        child.send_signal(signal.SIGINT)
-        rest, errors = child.communicate()
-        return {"lines": lines, "rest": rest.decode().splitlines(), "err": errors.decode(), "status": child.returncode}
+        assert until(lambda: opened(child.pid, "/dev/kmsg"))
+        yield child
+        if child.poll() is None:
+            child.kill()
+        child.communicate()
+
+    def follow(self) -> dict[str, Any]:
+        """--follow: what happens while it runs, once, and how often, and its end."""
+        load(policy())
+        with self.following() as child:
+            assert child.stdout
+            for _ in range(12):
+                self.call("exec", "kinds", "/trial", "read", "/srv/f")
+            lines = [child.stdout.readline().decode(), child.stdout.readline().decode()]
+            child.send_signal(signal.SIGINT)
+            rest, errors = child.communicate()
+            return {"lines": lines, "rest": rest.decode().splitlines(), "err": errors.decode(), "status": child.returncode}
+
+    def seen_by(self, *logs: source.Log, since: float) -> list[Any]:
+        """What these logs have of the containers' profile."""
+        reader = Reader(since, STATE, logs=list(logs))
+        reader.open()
+        try:
+            return [asdict(one) for one in reader.fresh() if one.label == BOX]
+        finally:
+            reader.close()
 
     def journal(self) -> dict[str, Any]:
         """With journald: it has the same records, by way of the audit system and of the kernel's log, and each is told once."""
-        from rundlet.confine.denials import source
-        from rundlet.confine.denials.reading import Reader
-
         load(policy())
-        journald = subprocess.Popen(["/lib/systemd/systemd-journald"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.until(lambda: os.path.exists("/run/systemd/journal/socket"))
-        since = time.time() - 0.005
-        self.call("exec", "kinds", "/trial", "read", "/srv/f")
-        found: list[Any] = []
+        with journald():
+            since = time.time() - 0.005
+            self.call("exec", "kinds", "/trial", "read", "/srv/f")
+            until(lambda: bool(self.seen_by(source.Journal(), since=since)))
+            return {"journal": self.seen_by(source.Journal(), since=since), "everywhere": self.seen_by(*source.all_logs(), since=since)}
 
-        def read(logs: list[source.Log]) -> list[Any]:
-            reader = Reader(since, STATE, logs=logs)
-            reader.open()
-            try:
-                return [one for one in reader.fresh() if one.label == BOX]
-            finally:
-                reader.close()
-
-        def some() -> bool:
-            found[:] = read([source.Journal()])
-            return bool(found)
-
-        self.until(some)
-        everywhere = read(source.all_logs())
-        journald.terminate()
-        journald.wait()
-        # its files stay, but who reads them does not hear what happens from now on
-        return {"journal": [asdict(one) for one in found], "everywhere": [asdict(one) for one in everywhere]}
+    def journal_alone(self) -> dict[str, Any]:
+        """With auditd and without its file: neither that nor the kernel's log has records, but journald hears the audit system beside auditd."""
+        load(policy())
+        with journald(), auditd():
+            AUDIT_LOG.rename(AUDIT_LOG.with_suffix(".hidden"))
+            since = time.time() - 0.005
+            with self.following() as child:
+                assert child.stdout
+                self.call("exec", "kinds", "/trial", "read", "/srv/f")
+                line = child.stdout.readline().decode()
+            kernels = self.seen_by(source.KernelLog(), source.Journal(), since=since)
+            done = self.call("denials", "kinds", "--json", "--since", "1h")
+            AUDIT_LOG.with_suffix(".hidden").rename(AUDIT_LOG)
+            return {"line": line, "denials": kernels, "command": {"status": done.returncode, "out": done.stdout, "err": done.stderr}}
 
     def auditd(self) -> dict[str, Any]:
-        """With auditd: the kernel's log has nothing any more, its file has it; and without its file nothing can be told."""
+        """With auditd: the kernel's log has nothing any more, its file has it, also when it is rotated; and without its file nothing can be told."""
         load(policy())
-        Path("/var/log/audit").mkdir(parents=True, exist_ok=True)
-        subprocess.run(["/usr/sbin/auditd"], check=True)
-        self.until(lambda: os.path.exists("/run/auditd.pid"))
-        since = time.time() - 0.005
-        self.call("exec", "kinds", "/trial", "child", "15")
-        found = self.denials(since, BOX)
-        folder = self.bundle("fails", BOX, "read", "/trial")
-        failed = self.call("run", "--bundle", str(folder), "fails", confined="box-mute")
-        command = self.call("denials", "--json", "--since", "1h")
-        log = Path("/var/log/audit/audit.log")
-        log.rename(log.with_suffix(".hidden"))
-        blind = self.call("denials")
-        os.kill(int(Path("/run/auditd.pid").read_text()), signal.SIGTERM)
+        with auditd() as pid:
+            since = time.time() - 0.005
+            self.call("exec", "kinds", "/trial", "child", "15")
+            found = self.denials(since, BOX)
+            folder = self.bundle("fails", BOX, "read", "/trial")
+            failed = self.call("run", "--bundle", str(folder), "fails", confined="box-mute")
+            program = self.call("exec", "kinds", "/trial", "read", "/srv/f")
+            command = self.call("denials", "--json", "--since", "1h")
+            with self.following() as child:
+                assert child.stdout
+                self.call("exec", "kinds", "/trial", "read", "/srv/f")
+                lines = [child.stdout.readline().decode()]
+                inode = AUDIT_LOG.stat().st_ino
+                self.call("exec", "kinds", "/trial", "read", "/srv/g")
+                os.kill(pid, signal.SIGUSR1)  # rotate: auditd(8)
+                until(lambda: AUDIT_LOG.exists() and AUDIT_LOG.stat().st_ino != inode)
+                self.call("exec", "kinds", "/trial", "write", "/srv/g")
+                lines += [child.stdout.readline().decode() for _ in range(2)]
+            rotated = self.call("denials", "kinds", "--json", "--since", "1h")
+            AUDIT_LOG.rename(AUDIT_LOG.with_suffix(".hidden"))
+            blind = self.call("denials")
         return {
-            "denials": [asdict(one) for one in found], "failed": {"status": failed.returncode, "err": failed.stderr},
+            "denials": [asdict(one) for one in found], "failed": {"status": failed.returncode, "err": failed.stderr}, "program": program.stderr,
             "command": {"status": command.returncode, "out": command.stdout}, "blind": {"status": blind.returncode, "out": blind.stdout, "err": blind.stderr},
+            "lines": lines, "rotated": json.loads(rotated.stdout)["denials"],
         }
+
+    def order(self) -> dict[str, Any]:
+        """Another security module before AppArmor, which takes what is written to the files that were AppArmor's."""
+        load(policy(["/srv/* r,"]))
+        try:
+            Path("/proc/thread-self/attr/exec").write_text(f"exec {BOX}")
+            error = ""
+        except OSError as failure:
+            error = errno.errorcode[failure.errno or 0]
+        done = self.run("ordered", BOX, "read", "/srv/f")
+        command = self.call("denials", "--since", "1h")
+        return {"error": error, "run": done, "status": command.returncode, "out": command.stdout, "err": command.stderr}
 
 
 def main(helper: str, site: str, words: list[str]) -> None:
     """Everything, in the order of the lists."""
-    began = time.monotonic()
-
-    def tell(name: str, found: dict[str, Any]) -> None:
-        nonlocal began
-        now = time.monotonic()
-        print(json.dumps({"name": name, "seconds": round(now - began, 2), **found}), flush=True)
-        began = now
-
+    tell = Tell()
     sys.path.append(site)
     lab = Scenes(helper, words)
     if Path("/sys/module/apparmor/parameters/enabled").read_text() == "Y\n" and "audit=0" in Path("/proc/cmdline").read_text().split():
@@ -405,12 +476,19 @@ def main(helper: str, site: str, words: list[str]) -> None:
         tell("mute", {"status": done.returncode, "out": done.stdout, "err": done.stderr})
         return
     lab.furnish()
+    if "bpf,apparmor" in Path("/sys/kernel/security/lsm").read_text():
+        tell("order", lab.order())
+        return
     Path("/proc/sys/kernel/printk_ratelimit").write_text("0")  # nothing is to be missing
     load(policy() + RUNTIMES)
     lab.stay("kinds", BOX, "pause")
     for kind in KINDS:
         tell(kind.name, lab.loop(kind))
-    for scene in (lab.by_cgroup, lab.stacked, lab.of_the_runtime, lab.fails, lab.filters, lab.command, lab.follow, lab.journal, lab.auditd):
+    scenes = (
+        lab.by_cgroup, lab.stacked, lab.of_the_runtime, lab.fails, lab.learning, lab.converted, lab.filters, lab.command, lab.follow, lab.journal,
+        lab.journal_alone, lab.auditd,
+    )
+    for scene in scenes:
         tell(scene.__name__, scene())
 
 

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,10 @@ AREA = Path("/run/lab")
 ROOTFS = AREA / "rootfs"
 BUSYBOX = str(ROOTFS / "bin/busybox")
 PATIENCE = 60  # seconds for a container to say something, or to end
+MOUNTS = [
+    {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
+    {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+]
 # The shell is the process itself: it reads its own label.
 PROBE = r"""
 { read -r label </proc/self/attr/apparmor/current; } 2>/dev/null; echo "label $label"
@@ -70,10 +75,7 @@ def config(attempt: Attempt) -> dict[str, Any]:
         linux |= {f"{kind}Mappings": [{"containerID": 0, "hostID": 100000, "size": 65536}] for kind in ("uid", "gid")}
     return {
         "ociVersion": "1.2.0", "process": process(attempt), "root": {"path": str(ROOTFS)}, "linux": linux,
-        "mounts": [
-            {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
-            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
-        ],
+        "mounts": MOUNTS,
     }
 
 
@@ -209,6 +211,28 @@ class Lab:
         return True
 
 
+class Tell:
+    """Says what was found, a line of JSON for each, and how long that took."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+
+    def __call__(self, name: str, found: Mapping[str, Any], **more: Any) -> None:
+        now = time.monotonic()
+        print(json.dumps({"name": name, "seconds": round(now - self.began, 2), **found, **more}), flush=True)
+        self.began = now
+
+
+def until(true: Callable[[], bool]) -> bool:
+    """Whether something comes to be."""
+    end = time.monotonic() + PATIENCE
+    while not true():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
 def label_at(path: Path) -> str | None:
     """What an attribute file says; None where there is none, or no module that it belongs to."""
     try:
@@ -237,14 +261,7 @@ def listen(fd: int) -> list[str]:
 
 def main(words: list[str]) -> None:
     """Everything, in the order of the lists."""
-    began = time.monotonic()
-
-    def tell(name: str, found: dict[str, Any]) -> None:
-        nonlocal began
-        now = time.monotonic()
-        print(json.dumps({"name": name, "seconds": round(now - began, 2), **found}), flush=True)
-        began = now
-
+    tell = Tell()
     lab, library = Lab(words), Library()
     lab.furnish()
     on = Path("/sys/module/apparmor/parameters/enabled").read_text() == "Y\n"

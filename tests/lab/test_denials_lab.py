@@ -50,6 +50,7 @@ def labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], R
     seen = tmp_path_factory.mktemp("seen")
     guests = {suite: boot.Guest(code, seen / suite, suite, module="denials", words=words) for suite in KERNELS}
     guests["mute"] = boot.Guest(code, seen / "mute", "backports", "--append", "audit=0", module="denials", words=words)
+    guests["order"] = boot.Guest(code, seen / "order", "bookworm", "--append", "lsm=landlock,yama,bpf,apparmor", module="denials", words=words)
     yield cache(lambda name: guests[name].results())
     for guest in guests.values():
         guest.end()
@@ -149,7 +150,41 @@ def test_an_error_that_has_another_cause_stays_alone(seen: Results) -> None:
     assert seen["fails"]["create"]["err"] == ""
 
 
-@pytest.mark.parametrize(("name", "verdict", "status"), [("log", "allowed", 0), ("kill", "killed", 128 + 31)])
+@pytest.mark.parametrize("way", ["program", "program's child", "program by exec", "program's child by exec"])
+def test_a_program_that_fails_for_a_denial_says_so_too(seen: Results, way: str) -> None:
+    found, profile = seen["fails"][way], BOX if way.endswith("exec") else "box-own"
+    assert (found["status"], found["out"], found["log"]) == (1, f"{'forked' if 'child' in way else 'read'} EACCES\n", ""), found
+    assert found["err"].splitlines() == [
+        f'rundlet: apparmor: "{profile}" does not let trial read /srv/f',
+        f'rundlet: apparmor: to permit it, in the profile "{profile}": owner /srv/f r,',
+    ]
+
+
+def test_what_a_complaining_profile_hides_is_told(seen: Results) -> None:
+    for way, label, says in (
+        ("exec", "box-learns//null-/srv/program", '"box-learns" is complaining and has no rule to execute /srv/program: the kernel invented a learning'),
+        ("change", "box-learns//null-nope", 'the profile "nope" is not loaded, which the complaining profile "box-learns" hides'),
+    ):
+        found = seen["learning"][way]
+        assert (found["status"], found["out"]) == (0, "read ok\nforked ok\n"), found
+        assert {denial["label"] for denial in found["denials"]} == {label}, found
+        read = next(denial for denial in found["denials"] if denial["what"] == "read /srv/f")
+        assert read["meaning"].startswith(says), read
+        assert read["container"] == f"learns-{way}"
+
+
+def test_a_change_that_becomes_a_stack_is_told(seen: Results) -> None:
+    """kernel.apparmor_restrict_unprivileged_unconfined, which Linux 6.1 has not."""
+    found = seen["converted"]
+    if "lacking" in found:
+        assert seen["by_cgroup"] and found["lacking"].endswith("restrict_unprivileged_unconfined")
+        return
+    [denial] = found["denials"]
+    assert "kernel.apparmor_restrict_unprivileged_unconfined is 1" in denial["meaning"], denial
+    assert f'gets "{BOX}//&unconfined" instead' in denial["meaning"]
+
+
+@pytest.mark.parametrize(("name", "verdict", "status"), [("log", "allowed", 0), ("kill", "killed", 128 + 31), ("errno", "denied", 1)])
 def test_filters(seen: Results, name: str, verdict: str, status: int) -> None:
     found = seen["filters"][name]
     assert found["first"]["status"] == status, found
@@ -202,13 +237,31 @@ def test_the_journal_has_the_same(seen: Results) -> None:
     assert [denial["rule"] for denial in found["everywhere"]] == ["owner /srv/f r,"], found  # once, though two or three logs have it
 
 
+def test_the_journal_alone_has_it(seen: Results) -> None:
+    """By the command, and followed."""
+    found = seen["journal_alone"]
+    assert [denial["rule"] for denial in found["denials"]] == ["owner /srv/f r,"], found
+    document = json.loads(found["command"]["out"])
+    assert found["command"]["status"] == 1
+    assert {log["log"]: log["readable"] for log in document["logs"]} == {"/dev/kmsg": True, "/var/log/audit/audit.log": False, "journal": True}
+    assert document["denials"][-1]["what"] == json.loads(found["line"])["what"] == "read /srv/f"
+    assert json.loads(found["line"])["raw"].startswith("type=1400 msg=audit("), "no line of the kernel's log"
+
+
 def test_auditd_takes_the_records(seen: Results) -> None:
     found = seen["auditd"]
     assert {denial["rule"] for denial in found["denials"]} == {f"signal ({way}) set=(term) peer=box," for way in ("send", "receive")}, found
     assert all(denial["raw"].startswith("type=AVC msg=audit(") for denial in found["denials"]), found
     assert found["failed"]["err"].splitlines()[1].startswith(CHANGE), found
+    assert found["program"].splitlines()[0] == f'rundlet: apparmor: "{BOX}" does not let trial read /srv/f'
     logs = {log["log"]: log["readable"] for log in json.loads(found["command"]["out"])["logs"]}
     assert logs["/var/log/audit/audit.log"] is True
+
+
+def test_auditds_file_is_followed_when_it_is_rotated(seen: Results) -> None:
+    found = seen["auditd"]
+    assert [json.loads(line)["what"] for line in found["lines"]] == ["read /srv/f", "read /srv/g", "write /srv/g"], found
+    assert [denial["what"] for denial in found["rotated"]][-3:] == ["read /srv/f", "read /srv/g", "write /srv/g"], found
 
 
 def test_without_auditds_file_nothing_can_be_told(seen: Results) -> None:
@@ -221,3 +274,13 @@ def test_without_an_audit_system_nothing_can_be_told(labs: Callable[[str], Resul
     found: Any = labs("mute")["mute"]
     assert (found["status"], found["out"]) == (2, ""), found
     assert "the kernel writes no records" in found["err"] and "audit=0" in found["err"], found
+
+
+def test_the_order_of_the_security_modules_is_told(labs: Callable[[str], Results]) -> None:
+    """What then is written to attr/exec, as older runtimes do, fails without a record. Ours asks by AppArmor's own file."""
+    found = labs("order")["order"]
+    assert found["error"] == "EINVAL"
+    assert found["run"] == {"status": 0, "out": "read ok\n", "err": ""}, found
+    assert (found["status"], found["out"].startswith("nothing was denied since ")) == (0, True), found
+    [note] = found["err"].splitlines()
+    assert note.startswith("rundlet: the security modules are lockdown,capability,landlock,yama,bpf,apparmor: one before apparmor takes what is"), note

@@ -9,14 +9,12 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.lab.guest import AREA, ROOTFS, load
+from tests.lab.guest import AREA, MOUNTS, ROOTFS, Tell, load, until
 
-PATIENCE = 60
 KINDS = ("pid", "mount", "ipc", "uts", "network", "cgroup")
 FILTER = "BgAAAAAA/38="  # one instruction, which allows everything: BPF_RET | BPF_K, SECCOMP_RET_ALLOW
 ALL = "file, capability, network, signal, ptrace, unix, mount, remount, umount, pivot_root,"
@@ -54,10 +52,7 @@ def config(**process: Any) -> dict[str, Any]:
             "maskedPaths": ["/proc/kcore", "/proc/keys"], "readonlyPaths": ["/proc/sys"],
             "resources": {"memory": {"limit": 64 << 20}, "pids": {"limit": 32}, "devices": [{"allow": False, "access": "rwm"}]},
         },
-        "mounts": [
-            {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
-            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
-        ],
+        "mounts": MOUNTS,
     }
 
 
@@ -109,19 +104,10 @@ class Lab:
         pid = int((bundle / "pid").read_text())
         try:
             if start:
-                until(lambda: os.readlink(f"/proc/{pid}/exe").endswith("busybox"))
+                assert until(lambda: os.readlink(f"/proc/{pid}/exe").endswith("busybox"))
             yield bundle, pid
         finally:
             subprocess.run([*words, "delete", "--force", name], check=True)
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Waits for something to come to be."""
-    end = time.monotonic() + PATIENCE
-    while not true():
-        if time.monotonic() > end:
-            raise TimeoutError("it does not come to be")
-        time.sleep(0.05)
 
 
 def label(pid: int) -> str:
@@ -135,9 +121,9 @@ def intruder(pid: int, name: str, *before: str) -> Iterator[int]:
     words = [*before, "nsenter", "--target", str(pid), "--mount", "--uts", "--ipc", "--net", "--pid", "/bin/sleep", "1000"]
     child = subprocess.Popen(words, stdin=subprocess.DEVNULL)
     try:
-        until(lambda: bool(Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text()))
+        assert until(lambda: bool(Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text()))
         entered = int(Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text())
-        until(lambda: b"sleep" in Path(f"/proc/{entered}/cmdline").read_bytes()[:12])
+        assert until(lambda: b"sleep" in Path(f"/proc/{entered}/cmdline").read_bytes()[:12])
         for at in Path("/sys/fs/cgroup").rglob(f"{name}/cgroup.procs"):
             at.write_text(str(entered))
         yield entered
@@ -234,11 +220,11 @@ def ours(lab: Lab, tell: Callable[..., None]) -> None:
     hat = 'echo "changehat 0000000000000001^hat" >/proc/self/attr/apparmor/current; read -r end </fifo'
     os.mkfifo(ROOTFS / "fifo")
     with lab.container("hat", config(args=["sh", "-c", hat], noNewPrivileges=False)) as (_, pid):
-        until(lambda: "//hat" in label(pid))
+        assert until(lambda: "//hat" in label(pid))
         tell("hat", lab.verify("hat"), label=label(pid))
     with lab.container("child", config(args=["sh", "-c", "/bin/inner/sleep 1000; :"], noNewPrivileges=False)) as (_, pid):
         children = Path(f"/proc/{pid}/task/{pid}/children")
-        until(lambda: bool(children.read_text()) and "//child" in label(int(children.read_text())))
+        assert until(lambda: bool(children.read_text()) and "//child" in label(int(children.read_text())))
         tell("child", lab.verify("child"), label=label(int(children.read_text())))
     with lab.container("stacked", config(), "aa-exec", "-p", "outer", "--") as (_, pid):
         tell("stacked", lab.verify("stacked"), label=label(pid))
@@ -295,8 +281,7 @@ def peers(lab: Lab, tell: Callable[..., None]) -> None:
 
 def main(words: list[str]) -> None:
     """Everything."""
-    def tell(name: str, found: dict[str, Any], **more: Any) -> None:
-        print(json.dumps({"name": name, **found, **more}), flush=True)
+    tell = Tell()
 
     lab = Lab(words)
     lab.furnish()

@@ -3,6 +3,7 @@
 The intervals are so long that nothing but an event can be what was told, except the service's, which is as shipped.
 """
 
+import contextlib
 import os
 import shlex
 import subprocess
@@ -37,8 +38,8 @@ def load(flags: str = "", denied: str = "rw", how: str = "-r") -> None:
     subprocess.run(["apparmor_parser", how], input=POLICY.format(flags=flags, denied=denied), text=True, check=True)
 
 
-@pytest.fixture
-def confined(box: Box) -> Iterator[Box]:
+@contextlib.contextmanager
+def running(box: Box) -> Iterator[Box]:
     """A container that runs under the profile."""
     load()
     box.process["apparmorProfile"] = "watched"
@@ -47,6 +48,13 @@ def confined(box: Box) -> Iterator[Box]:
     yield box
     box.ended()
     box.ok("delete", box.id)
+
+
+@pytest.fixture
+def confined(box: Box) -> Iterator[Box]:
+    """It, and then without the profile."""
+    with running(box):
+        yield box
     subprocess.run(["apparmor_parser", "-R"], input=POLICY.format(flags="", denied="rw"), text=True, stderr=subprocess.DEVNULL)
 
 
@@ -162,13 +170,8 @@ def known(box: Box) -> Iterator[Box]:
     """A container where the service looks for containers."""
     box.root = Path("/run/rundlet")
     box.linux["resources"] = {"pids": {"limit": 64}, "devices": [{"allow": False, "access": "rwm"}]}
-    load()
-    box.process["apparmorProfile"] = "watched"
-    (box.rootfs / "etc/keys").write_text("keys\n")
-    box.started()
-    yield box
-    box.ended()
-    box.ok("delete", box.id)
+    with running(box):
+        yield box
 
 
 def metrics() -> dict[str, float]:

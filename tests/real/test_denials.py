@@ -94,6 +94,34 @@ def test_no_such_container_and_no_such_time(box: Box) -> None:
     assert (done.status, done.out) == (2, "") and '"yesterday" is no time' in done.err, done
 
 
+def test_a_program_that_is_killed_for_a_call_says_so(box: Box) -> None:
+    """In the foreground, by run and by exec: the command that fails adds what the kernel's log has."""
+    filtered(box, "SCMP_ACT_KILL_PROCESS", "mkdir", "mkdirat")
+    box.sh("while true; do sleep 1; done").started()
+    says = [
+        "rundlet: seccomp: mkdir called mkdir: the filter kills the process for it (SIGSYS)",
+        'rundlet: seccomp: to permit it, in /linux/seccomp/syscalls: {"names": ["mkdir"], "action": "SCMP_ACT_ALLOW"}',
+    ]
+    # the shell's own message stands before them where the shell is what was run
+    assert eventually(lambda: box.call("exec", box.id, "mkdir", "/tmp/x").err.splitlines() == says)
+    box.ended()
+
+    def ran() -> bool:
+        again = box.another()
+        filtered(again, "SCMP_ACT_KILL_PROCESS", "mkdir", "mkdirat")
+        again.process["args"] = ["mkdir", "/tmp/x"]
+        done = again.run()
+        assert (done.status, done.err == "" or done.err.splitlines() == says) == (128 + 31, True), done
+        return bool(done.err)
+
+    assert eventually(ran)
+
+
+def test_a_program_that_fails_by_itself_says_what_it_says(box: Box) -> None:
+    done = box.sh("echo mine >&2; exit 3").run()
+    assert (done.status, done.err) == (3, "mine\n"), done
+
+
 def test_a_failure_without_a_denial_says_one_line(box: Box) -> None:
     box.process["args"] = ["/not-there"]
     done = box.run()

@@ -157,7 +157,7 @@ def test_every_option_has_a_typed_place_and_every_place_an_option() -> None:
                 assert value == takes.split("|")[0]  # the first is the default
             else:
                 assert value is None or isinstance(value, str)
-    places = {name for name in (*Options.__annotations__, *vars(bare)) if name not in ("verb", "id", "args", "command", "spawn", "answer")}
+    places = {name for name in (*Options.__annotations__, *vars(bare)) if name not in ("verb", "id", "args", "command", "spawn", "failed", "answer")}
     assert places == {name.replace("-", "_") for name in named}
 
 

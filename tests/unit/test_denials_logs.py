@@ -95,6 +95,39 @@ def test_auditds_file_and_the_rotated_ones(tmp_path: Path) -> None:
     assert names(log) == ["/after"]
 
 
+def test_what_was_written_before_a_rotation_is_read_after_it(tmp_path: Path) -> None:
+    """auditd renames its file, and every one that it renamed before, without a word to who reads it."""
+    file = tmp_path / "audit.log"
+
+    def rotate() -> None:
+        for number in (2, 1):
+            if (tmp_path / f"audit.log.{number}").exists():
+                (tmp_path / f"audit.log.{number}").rename(tmp_path / f"audit.log.{number + 1}")
+        file.rename(tmp_path / "audit.log.1")
+
+    file.write_text(line("/one"))
+    log = source.AuditFile(str(file))
+    log.open(0.0)
+    assert names(log) == ["/one"]
+    with open(file, "a") as more:
+        more.write(line("/two"))
+    rotate()
+    file.write_text(line("/three"))
+    assert names(log) == ["/two", "/three"]
+    for last in ("/four", "/five", "/six"):
+        with open(file, "a") as more:
+            more.write(line(last))
+        if last != "/six":
+            rotate()
+    assert names(log) == ["/four", "/five", "/six"]
+    assert (names(log), log.lost) == ([], 0)
+    with open(file, "a") as more:
+        more.write(line("/seven"))
+    (tmp_path / "new").write_text(line("/eight"))
+    (tmp_path / "new").replace(file)
+    assert (names(log), log.lost) == (["/eight"], 1), "what is deleted is told of"
+
+
 def test_auditds_file_that_is_not_there(tmp_path: Path) -> None:
     log = source.AuditFile(str(tmp_path / "none"))
     log.open(0)
@@ -340,7 +373,7 @@ def test_two_lines_at_most_and_none_that_engines_take_for_something_else() -> No
     lines = [text for kernel in ("6.1", "6.12") for text in (GOLDEN / f"{kernel}.txt").read_text().splitlines() if not text.startswith("#")]
     said = 0
     for number in range(len(lines)):
-        told = lately.two(lines[number : number + 3])
+        told = lately.two(lately.of(lines[number : number + 3]))
         assert len(told) <= 2
         said += bool(told)
         for text in told:
@@ -351,15 +384,15 @@ def test_two_lines_at_most_and_none_that_engines_take_for_something_else() -> No
 
 def test_what_no_rule_would_permit_is_the_cause() -> None:
     cause = 'type=AVC msg=audit(1.0:2): apparmor="DENIED" operation="exec" info="no new privs" profile="rt" name="/x" pid=1 comm="sh" denied_mask="x" target="web"'
-    first, second = lately.two([line("/a"), cause, line("/b")])
+    first, second = lately.two(lately.of([line("/a"), cause, line("/b")]))
     assert first.startswith("apparmor: no_new_privs is set") and second == 'apparmor: "web" does not let sh read /b'
-    assert lately.two([line("/a"), line("/b")]) == [
+    assert lately.two(lately.of([line("/a"), line("/b")])) == [
         'apparmor: "web" does not let sh read /b', 'apparmor: to permit it, in the profile "web": owner /b r,',
     ]  # fmt: skip
 
 
 def test_what_did_no_harm_is_not_told() -> None:
-    assert lately.two(["nothing", line().replace("DENIED", "ALLOWED"), line("/memfd:rundlet")]) == []
+    assert lately.two(lately.of(["nothing", line().replace("DENIED", "ALLOWED"), line("/memfd:rundlet")])) == []
 
 
 def test_records_of_our_processes_alone() -> None:
@@ -370,6 +403,7 @@ def test_records_of_our_processes_alone() -> None:
         assert not kernellog.concerns(ours.encode(), 101.0)
         assert not kernellog.concerns(line(when=100.5, pid=NOBODY + 1).encode(), 100.0)
         assert not kernellog.concerns(f"type=1400 audit(100.5:1): pid={NOBODY + 1} comm={NOBODY}".encode(), 100.0)
+        assert kernellog.concerns(line(when=100.5, pid=NOBODY + 1).encode(), 100.0, range(NOBODY, NOBODY + 2))
         assert not kernellog.concerns(b"anything else", 0.0)
         assert not kernellog.concerns(f"audit(when:1): pid={NOBODY}".encode(), 0.0)
     finally:

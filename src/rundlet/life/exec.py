@@ -77,17 +77,20 @@ def main(options: "Options") -> int:
             raise
     finally:
         container.close()
-    return _wait(pid, signals, front) if signals else 0
+    return _wait(options, pid, signals, front) if signals else 0
 
 
-def _wait(pid: int, signals: "Signals", front: "Foreground | None") -> int:
+def _wait(options: "Options", pid: int, signals: "Signals", front: "Foreground | None") -> int:
     from rundlet.life import foreground
 
     try:
-        return foreground.wait(pid, signals, front)
+        status = foreground.wait(pid, signals, front)
     finally:
         if front:
             front.restore()
+    if status and options.failed:
+        options.failed(pid, status)
+    return status
 
 
 def wanted(options: "Options", config: "Config") -> "Process":

@@ -1,4 +1,4 @@
-"""After a command has failed: what the kernel wrote down, meanwhile, of the processes that the command had started.
+"""After a command has failed, or a container's program: what the kernel wrote down meanwhile of the processes that were started.
 
 Imported on that way alone. The lines are found here and understood elsewhere, so that a failure that has no part in this costs no more
 than a look at the log.
@@ -9,41 +9,47 @@ from posix import O_CLOEXEC, O_NONBLOCK, O_RDONLY
 
 from rundlet.executor.client import PIDS
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Container
+
 KMSG = "/dev/kmsg"
 AUDITD, AUDIT_LOG = "/run/auditd.pid", "/var/log/audit/audit.log"
 ENABLED = "/sys/module/apparmor/parameters/enabled"
 LARGEST = 1 << 16
 TAIL = 1 << 17  # bytes of auditd's file, from its end, that are looked at
 AWAIT = 200  # ms: records go through a thread of the kernel's, kauditd
+SHORTLY = 50  # ms: the program has ended since, which took its time; and many end with another status than 0, all being well
 CLOCK = 0.02  # seconds by which a record's time, taken from a coarse clock, may be earlier: audit_log_start()
 
 
-def lately(died: bool = False) -> "list[str]":
+def lately(died: bool = False, whose: "Container[int]" = PIDS, patience: int = AWAIT) -> "list[str]":
     """The lines of the log that are records about our processes since this command began; none where no log can be read.
 
-    `died`: a process of ours did, perhaps by a filter; without it, and without AppArmor, nothing is waited for.
+    `died`: a process of ours did, perhaps by a filter; without it, and without AppArmor, nothing is waited for. `whose`: the pids that are
+    asked about. `patience` is in milliseconds.
     """
     if not PIDS:
         return []
     since = _began() - CLOCK
     if _is_taken():
-        return _tail(since)
+        return _tail(since, whose)
     fd = posix.open(KMSG, O_RDONLY | O_NONBLOCK | O_CLOEXEC)
     try:
-        found = _ours(fd, since)
+        found = _ours(fd, since, whose)
         if not found and (died or _enabled()):
             from select import POLLIN, poll
 
             waiting = poll()
             waiting.register(fd, POLLIN)
-            if waiting.poll(AWAIT):
-                found = _ours(fd, since)
+            if waiting.poll(patience):
+                found = _ours(fd, since, whose)
         return found
     finally:
         posix.close(fd)
 
 
-def _ours(fd: int, since: float) -> "list[str]":
+def _ours(fd: int, since: float, whose: "Container[int]") -> "list[str]":
     found: "list[str]" = []
     while True:
         try:
@@ -53,7 +59,7 @@ def _ours(fd: int, since: float) -> "list[str]":
         except BrokenPipeError:
             continue  # what was not read yet is overwritten
         priority, _, rest = entry.partition(b",")
-        if priority.isdigit() and int(priority) < 8 and concerns(rest, since):  # of the kernel's own: a program's have a facility
+        if priority.isdigit() and int(priority) < 8 and concerns(rest, since, whose):  # of the kernel's own: a program's have a facility
             found.append(_text(rest.partition(b";")[2].partition(b"\n")[0]))
 
 
@@ -64,15 +70,15 @@ def _text(line: bytes) -> str:
     return b"".join(parts).decode("utf-8", "surrogateescape")
 
 
-def concerns(line: bytes, since: float) -> bool:
-    """Whether it is a record of one of our processes, and not older."""
+def concerns(line: bytes, since: float, whose: "Container[int]" = PIDS) -> bool:
+    """Whether it is a record of one of these processes, and not older."""
     _, found, rest = line.partition(b"audit(")
     when, _, rest = rest.partition(b":")
     if not found or b" pid=" not in rest:
         return False
     pid = rest.rpartition(b" pid=")[2].partition(b" ")[0]
     try:
-        return int(pid) in PIDS and float(when) >= since
+        return int(pid) in whose and float(when) >= since
     except ValueError:
         return False
 
@@ -90,13 +96,13 @@ def _is_taken() -> bool:
     return pid.isdigit() and posix.access(f"/proc/{pid}", posix.F_OK)
 
 
-def _tail(since: float) -> "list[str]":
+def _tail(since: float, whose: "Container[int]") -> "list[str]":
     fd = posix.open(AUDIT_LOG, O_RDONLY | O_CLOEXEC)
     try:
         text = posix.pread(fd, TAIL, max(0, posix.fstat(fd).st_size - TAIL))
     finally:
         posix.close(fd)
-    return [line.decode("utf-8", "surrogateescape") for line in text.split(b"\n") if concerns(line, since)]
+    return [line.decode("utf-8", "surrogateescape") for line in text.split(b"\n") if concerns(line, since, whose)]
 
 
 def _enabled() -> bool:

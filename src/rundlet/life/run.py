@@ -78,6 +78,8 @@ def _wait(
     finally:
         if front:
             front.restore()
+    if status and options.failed:
+        options.failed(pid, status)
     if not options.keep:
         container = store.find(options)
         try:

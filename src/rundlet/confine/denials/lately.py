@@ -1,14 +1,30 @@
 """The two lines that a failed command adds: what the kernel denied to its processes, and what would permit that."""
 
+from collections.abc import Iterable
+
+from rundlet.confine.denials.containers import known, whose
 from rundlet.confine.denials.decode import decode
 from rundlet.confine.denials.denial import Denial
+from rundlet.life import store
+from rundlet.options import Options
 
 HARMLESS = "/memfd:"  # the executor is then executed from its file
 
 
-def two(lines: list[str]) -> list[str]:
-    """At most two sentences about the records in these lines; none where they tell of no denial."""
-    found = [denial for denial in map(decode, lines) if denial and denial.verdict in ("denied", "killed") and HARMLESS not in denial.what]
+def of(lines: list[str]) -> list[Denial]:
+    """The denials in these lines."""
+    return [denial for denial in map(decode, lines) if denial]
+
+
+def of_container(lines: list[str], options: Options, pid: int) -> list[Denial]:
+    """Those of them that are of process `pid`, or for certain of the container that a command is about."""
+    containers = known(store.root(options))
+    return [mine for mine in (whose(denial, containers) for denial in of(lines)) if mine.pid == pid or mine.container == options.id]
+
+
+def two(denials: Iterable[Denial]) -> list[str]:
+    """At most two sentences about these; none where nothing was denied."""
+    found = [denial for denial in denials if denial.verdict in ("denied", "killed") and HARMLESS not in denial.what]
     if not found:
         return []
     # one that no rule would permit is known for a cause; otherwise the last is what the command stumbled over

@@ -12,6 +12,7 @@ from rundlet.confine.denials.denial import Denial
 from rundlet.confine.denials.record import Record
 from rundlet.confine.denials.since import boot
 from rundlet.errors import Fault
+from rundlet.host import attributes_of_another
 
 PATIENCE = 1.0  # seconds after which logs that nothing can wait on are asked again
 KEPT = 4096  # records that are remembered by who follows the logs, so that what two logs have is told once
@@ -104,6 +105,12 @@ class Reader:
             )
         if self.audit.lost:
             made.append(f"the audit system has lost {self.audit.lost} records since boot")
+        order = attributes_of_another()
+        if order:
+            made.append(
+                f"the security modules are {order}: one before apparmor takes what is written to /proc/PID/attr/exec, so a runtime that "
+                "asks for a label there fails and leaves no record; /proc/PID/attr/apparmor/exec is apparmor's own"
+            )
         ring = next((log for log in self.logs if log.name == source.KMSG and log.readable), None)
         others = any(log.readable for log in self.logs if log is not ring)
         if ring and ring.from_ and ring.from_ > max(self.since, boot()) and not others:

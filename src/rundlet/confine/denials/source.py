@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from rundlet.confine.denials.record import Record, lost, parse
 
@@ -24,6 +25,7 @@ JOURNALD = "/run/systemd/journal/stdout"
 JOURNALS = ("/run/log/journal", "/var/log/journal")
 ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 LARGEST = 1 << 16  # of a record in /dev/kmsg: CONSOLE_EXT_LOG_MAX is 8 KiB, and larger in the future
+NUMBERS = 1000  # of rotated files: num_logs of auditd.conf(5) is at most 999
 ALMOST = 1.0  # seconds by which the clocks of log and record may differ
 
 
@@ -152,20 +154,41 @@ class AuditFile(Log):
             with open(self.name, "rb") as file:
                 held = os.fstat(file.fileno())
                 if held.st_ino != self.inode or held.st_size < self.at:
-                    self.inode, self.at = held.st_ino, 0  # it was rotated
-                file.seek(self.at)
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break  # half of one
-                    self.at += len(line)
-                    yield line.decode("utf-8", "surrogateescape").rstrip("\n")
+                    if self.inode >= 0:
+                        yield from self._rotated()
+                    self.inode, self.at = held.st_ino, 0
+                yield from self._on(file)
         except OSError:
             return  # between two of them
+
+    def _on(self, file: BinaryIO) -> Iterator[str]:
+        """What stands in a file behind what was read of it."""
+        file.seek(self.at)
+        for line in file:
+            if not line.endswith(b"\n"):
+                break  # half of one
+            self.at += len(line)
+            yield line.decode("utf-8", "surrogateescape").rstrip("\n")
+
+    def _rotated(self) -> Iterator[str]:
+        """What was written before the file got another name, and into those that were whole files since then."""
+        for number in range(1, NUMBERS):
+            try:
+                with open(f"{self.name}.{number}", "rb") as file:
+                    if os.fstat(file.fileno()).st_ino != self.inode:
+                        continue
+                    yield from self._on(file)
+            except OSError:
+                self.lost += 1  # it is gone, with what it may have held
+                return
+            for later in reversed(range(1, number)):
+                yield from self._whole(f"{self.name}.{later}")
+            return
 
     def _older(self) -> Iterator[str]:
         """The rotated ones, oldest first, that were still written to after `since`."""
         found = []
-        for number in range(1, 1000):
+        for number in range(1, NUMBERS):
             path = Path(f"{self.name}.{number}")
             try:
                 if path.stat().st_mtime < self.since:
@@ -174,10 +197,15 @@ class AuditFile(Log):
             except OSError:
                 break
         for path in reversed(found):
-            try:
-                yield from path.read_bytes().decode("utf-8", "surrogateescape").splitlines()
-            except OSError:
-                self.lost += 1
+            yield from self._whole(path)
+
+    def _whole(self, path: str | Path) -> Iterator[str]:
+        try:
+            with open(path, "rb") as file:
+                for line in file:
+                    yield line.decode("utf-8", "surrogateescape").rstrip("\n")
+        except OSError:
+            self.lost += 1
 
 
 def audit_file() -> str:
