@@ -8,17 +8,19 @@ One line of JSON for each thing tried, of what was seen and without judgement; t
 import ctypes
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rundlet.confine import denials
+from rundlet.shipped import version
 from tests.lab import peers, shipped
 from tests.lab.cases import Attempt
-from tests.lab.guest import AREA, PATIENCE, Lab, config
+from tests.lab.guest import AREA, Lab, Tell, config, until
 
 SECURITY = Path("/sys/kernel/security/apparmor")
 WORK = AREA / "profiles"
@@ -53,13 +55,11 @@ class Tried:
 
     def __init__(self, words: list[str]) -> None:
         self.words = [*words, "--root", str(AREA / "state")]
-        self.began = time.monotonic()
+        self._tell = Tell()
 
     def tell(self, name: str, **found: Any) -> None:
         """A line of JSON."""
-        now = time.monotonic()
-        print(json.dumps({"name": name, "seconds": round(now - self.began, 2), **found}), flush=True)
-        self.began = now
+        self._tell(name, found)
 
     def call(self, *words: str, label: str = "", cwd: Path = WORK) -> dict[str, Any]:
         """A command, under a label where one is given."""
@@ -145,7 +145,7 @@ def preloading(lab: Tried) -> None:
     folder = lab.bundle("third", "lent", {"p": text("lent")}, **gone)
     made = lab.call("create", "--bundle", str(folder), "third")
     user = subprocess.Popen(["aa-exec", "-p", "lent", "--", "sleep", "1000"])
-    wait(lambda: "lent" in Path(f"/proc/{user.pid}/attr/apparmor/current").read_text())
+    assert until(lambda: "lent" in Path(f"/proc/{user.pid}/attr/apparmor/current").read_text())
     ended = lab.call("delete", "third")
     lab.tell("used by a process", created=made, pid=user.pid, deleted=ended, loaded=loaded("lent"))
     user.kill()
@@ -162,7 +162,7 @@ def preloading(lab: Tried) -> None:
     steps = [lab.call("create", "--pid-file", str(folder / "pid"), "--bundle", str(folder), "fifth"), lab.call("start", "fifth")]
     pid = int((folder / "pid").read_text())
     steps.append(lab.call("kill", "fifth", "KILL"))
-    wait(lambda: state_of(pid) == "Z")
+    assert until(lambda: state_of(pid) == "Z")
     steps.append(lab.call("delete", "fifth"))
     lab.tell("a zombie", steps=steps, state=state_of(pid), loaded=loaded("undead"))
     os.waitpid(pid, 0)
@@ -170,7 +170,7 @@ def preloading(lab: Tried) -> None:
     # killed half way
     folder = lab.bundle("half", "halfway", {"p": text("halfway")}, hooks={"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "1000"]}]}, **keep)
     child = subprocess.Popen([*lab.words, "create", "--bundle", str(folder), "half"], stdin=subprocess.DEVNULL)
-    wait(lambda: loaded("halfway") is not None and sleeping() is not None)
+    assert until(lambda: loaded("halfway") is not None and sleeping() is not None)
     child.kill()
     child.wait()
     there = loaded("halfway")
@@ -196,15 +196,6 @@ def sleeping() -> int | None:
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has ended
     return None
-
-
-def wait(true: Callable[[], bool]) -> None:
-    """Until something is so."""
-    end = time.monotonic() + PATIENCE
-    while not true():
-        if time.monotonic() > end:
-            raise TimeoutError
-        time.sleep(0.1)
 
 
 def verbs(lab: Tried) -> None:
@@ -255,19 +246,45 @@ def deriving(lab: Tried) -> None:
     lab.tell("derive", **made, text=(WORK / "app.new").read_text())
     policy((WORK / "app.new").read_text())
     lab.tell("after", **peers.grid("app", "lrt"), run=lab.run("d2", "app", {}, nnp=True, label="lrt"))
+    tracer, stack = WORK / "tracer", ("lrt", "tracer")
+    tracer.write_text(f"profile tracer {FLAGS} {{ file, signal peer=tracer, ptrace (trace, read, tracedby, readby) peer=tracer, }}\n")
+    policy(tracer.read_text())
+    before = peers.towards(stack, stack, peers.kill, peers.look, peers.seize)
+    made = lab.call("profile", "derive", "--profile", str(tracer), "--runtime-label", "lrt", "--output", str(WORK / "tracer.new"))
+    policy((WORK / "tracer.new").read_text())
+    lab.tell("derive for a tracer", **made, before=before, after=peers.towards(stack, stack, peers.kill, peers.look, peers.seize))
+
+
+def userns(lab: Tried) -> None:
+    """User namespaces under profiles of AppArmor 4, with the rule for them and without."""
+    policy(f"abi <abi/4.0>,\nprofile makes {FLAGS} {{ {RUNTIME} userns, }}\nprofile lacks {FLAGS} {{ {RUNTIME} }}\n")
+    for label in ("makes", "lacks"):
+        folder = lab.bundle(f"userns-{label}", None, {}, args=["cat", "/proc/self/attr/apparmor/current"])
+        asked = json.loads((folder / "config.json").read_text())
+        asked["linux"]["namespaces"].append({"type": "user"})
+        asked["linux"] |= {f"{kind}Mappings": [{"containerID": 0, "hostID": 100000, "size": 65536}] for kind in ("uid", "gid")}
+        (folder / "config.json").write_text(json.dumps(asked))
+        since = time.time() - 0.005
+        found = lab.call("run", "--bundle", str(folder), f"userns-{label}", label=label)
+        told = [one for one in denials.read(since, None) if one.label == label and one.verdict == "denied"]
+        lab.tell(f"userns: {label}", **found, denials=[[one.what, one.meaning, one.rule] for one in told])
 
 
 def main(words: list[str]) -> None:
     """Everything."""
+    if os.environ.get("PARSER"):  # another than the machine's takes its place
+        subprocess.run(["mount", "--bind", os.environ["PARSER"], shutil.which("apparmor_parser") or ""], check=True)
     Lab(words).furnish()
     WORK.mkdir()
     lab = Tried(words)
-    lab.tell("machine", kernel=os.uname().release)
+    lab.tell("machine", kernel=os.uname().release, parser=version())
     for name, found in peers.facts().items():
         lab.tell(name, found=found)
     preloading(lab)
     verbs(lab)
     deriving(lab)
+    if version() >= 4:
+        userns(lab)
     shipped.cycles(lab, words)
 
 

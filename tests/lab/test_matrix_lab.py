@@ -52,6 +52,14 @@ LABELS: dict[tuple[str, str], set[str] | None] = {
 }
 
 
+# of a golden matrix, which the command holds against what it has found in the lab
+EXPECTED: list[dict[str, Any]] = [
+    {"runtime": "rundlet", "setting": GIVEN, "probe": "mount", "is": "denied", "layers": [["apparmor"]]},
+    {"runtime": "crun", "setting": f"{ENFORCE} nnp=config", "probe": "mount", "is": "refused"},
+    {"runtime": "runc", "setting": "open", "probe": "mount", "is": "allowed"},
+]
+
+
 @pytest.fixture(autouse=True)
 def patience() -> None:
     """The first test waits for a lab of minutes."""
@@ -67,13 +75,16 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def found(page: Path) -> dict[str, Any]:
     """The document of one lab."""
     (page.parent / "matrix.toml").write_text(CONFIG)
-    words = [*bundles.words(), "matrix", "--lab", "--config", "matrix.toml", "--json", "--html", str(page)]
+    (page.parent / "expected.json").write_text(json.dumps({"schema": "rundlet.matrix/1", "cells": EXPECTED}))
+    words = [*bundles.words(), "matrix", "--lab", "--config", "matrix.toml", "--json", "--html", str(page), "--expect", "expected.json"]
     for name in PEERS:
         words += ["--runtime", name]
     with open(page.parent / "err", "w+") as err:
         done = subprocess.run([*boot.SLOT, *words, "--", "id"], stdout=subprocess.PIPE, stderr=err, stdin=subprocess.DEVNULL, cwd=page.parent)
         err.seek(0)
-        assert done.returncode == 0, err.read()
+        said = err.read()
+        assert done.returncode == 0, said
+        assert said.splitlines()[-1] == f"as expected: {len(EXPECTED)} cells"
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 
 
@@ -161,3 +172,24 @@ def test_layers(found: dict[str, Any], runtime: str) -> None:
 def test_the_page_is_written_outside_of_the_lab(found: dict[str, Any], page: Path) -> None:
     assert found["containers"] > len(found["rows"])
     assert "rundlet-matrix-container//&amp;rundlet-matrix-enforce" in page.read_text()
+
+
+def test_signals_and_ptrace_work_under_a_stack_with_a_derived_profile(tmp_path: Path) -> None:
+    """In containers: `profile derive` makes what test_signals_under_a_stack misses."""
+    original, derived = tmp_path / "web", tmp_path / "web.stacked"
+    original.write_text(
+        "abi <abi/3.0>,\nprofile web flags=(attach_disconnected,mediate_deleted) {\n  file, capability, network, umount,\n"
+        f"  signal (receive) peer={RT['enforce']},\n  ptrace (readby) peer={RT['enforce']},\n"
+        "  signal (send, receive) peer=web,\n  ptrace (trace, tracedby, read, readby) peer=web,\n}\n"
+    )
+    subprocess.run([*bundles.words(), "profile", "derive", "--profile", original, "--runtime-label", RT["enforce"], "--output", derived], check=True)
+    probes = [*SIGNALS, "ptrace a sibling", "ptrace an exec'd peer"]
+    (tmp_path / "matrix.toml").write_text(
+        f'settings = ["{ENFORCE} nnp=config"]\nprobes = {json.dumps(probes)}\nprofile = "web"\npolicy = ["web.stacked"]\ntimeout = 300\n'
+    )
+    words = [*boot.SLOT, *bundles.words(), "matrix", "--lab", "--config", "matrix.toml", "--json"]
+    done = subprocess.run(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, cwd=tmp_path, check=True)
+    found = json.loads(done.stdout)
+    [ran] = found["rows"]
+    assert set(components(parse(ran["facts"]["label"])[0])) == {"web", RT["enforce"]}
+    assert {one["probe"]: one["is"] for one in found["cells"]} == dict.fromkeys(probes, "allowed"), found["cells"]

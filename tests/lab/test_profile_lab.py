@@ -1,6 +1,6 @@
 """Profiles that containers bring along, `rundlet profile`, what stacking does to rules for peers, and rundlet under its own profiles.
 
-Each kernel, 6.1 and 6.12, is booted once; tests/lab/profiles.py tries, and what it saw is judged here.
+Each kernel, 6.1 and 6.12, is booted once, and 6.12 once more with AppArmor 4's parser; tests/lab/profiles.py tries, and what it saw is judged here.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 import pyseccomp
 import pytest
 
-from tests.lab import boot
+from tests.lab import boot, parser4
 from tests.lab.boot import KERNELS, Results
 
 if os.environ.get("RUNDLET_LAB") == "1":
@@ -25,6 +25,7 @@ pytestmark = pytest.mark.skipif(bool(boot.lacking()), reason=boot.lacking())
 ROOT = Path(__file__).parents[2]
 DENIED = "Permission denied"
 ENDED = 7  # how the probe in the container ends
+FOUR = "apparmor-4"  # the lab with its parser
 
 
 @pytest.fixture(autouse=True)
@@ -40,12 +41,13 @@ def labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], R
     words = boot.rundlet_words(code, str(Path(pyseccomp.__file__).parent))
     seen = tmp_path_factory.mktemp("seen")
     guests = {suite: boot.Guest(code, seen / suite, suite, module="profiles", words=words) for suite in KERNELS}
+    guests[FOUR] = boot.Guest(code, seen / FOUR, "backports", "--env", f"PARSER={parser4.parser()}", module="profiles", words=words)
     yield cache(lambda name: guests[name].results())
     for guest in guests.values():
         guest.end()
 
 
-@pytest.fixture(params=KERNELS)
+@pytest.fixture(params=[*KERNELS, FOUR])
 def seen(labs: Callable[[str], Results], request: pytest.FixtureRequest) -> Results:
     """What was seen there."""
     return labs(request.param)
@@ -337,6 +339,27 @@ def test_a_derived_profile_permits_nothing_else(seen: Results) -> None:
         for act, outcome in new.items():
             assert outcome in (old[act], before["alone to alone"][act]), changed
     assert after["stacked to stacked"] == before["alone to alone"] == {"term": "ok", "usr1": DENIED, "usr2": DENIED, "read": "ok", "trace": DENIED}
+
+
+def test_a_derived_profile_lets_the_stack_trace_itself(seen: Results) -> None:
+    found = seen["derive for a tracer"]
+    assert found["status"] == 0, found
+    assert found["before"][2:] == [DENIED] * 3
+    assert found["after"][2:] == ["ok"] * 3
+
+
+def test_a_user_namespace_takes_a_rule(labs: Callable[[str], Results]) -> None:
+    """Of AppArmor 4 and Linux 6.12, under a profile that is compiled for them."""
+    seen = labs(FOUR)
+    assert seen["machine"]["parser"] == 4
+    makes, lacks = seen["userns: makes"], seen["userns: lacks"]
+    assert (makes["status"], makes["out"], makes["err"], makes["denials"]) == (0, "makes (enforce)\n", "", []), makes
+    assert (lacks["status"], lacks["out"]) == (1, ""), lacks
+    assert [[what, rule] for what, _, rule in lacks["denials"]] == [["create a user namespace", "userns create,"]], lacks
+    error, meaning, rule = lacks["err"].splitlines()
+    assert error.endswith('the runtime\'s profile "lacks" needs the rule: userns,'), lacks
+    assert meaning == 'rundlet: apparmor: "lacks" does not let rundlet create a user namespace'
+    assert rule.startswith('rundlet: apparmor: to permit it, in the profile "lacks": userns create,')
 
 
 # ── rundlet under the profiles that come with it ─────────────────────────────────────────────────────────────────────────────

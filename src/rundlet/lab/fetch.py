@@ -59,12 +59,12 @@ def download_size(record: str) -> int:
 
 
 class Apt:
-    """apt with lists, cache and sources below `state`, for one of SUITES."""
+    """apt with lists, cache and sources below `state`, for one of Debian's suites."""
 
     def __init__(self, state: Path, suite: str, progress: Progress) -> None:
         self.progress = progress
         self.log = state / "log"
-        self.suite = SUITES[suite]
+        self.suite = suite
         listing = run(
             [program("apt-get"), "indextargets", "--format", "$(REPO_URI) $(CODENAME) $(ORIGIN)", "Created-By: Packages"],
             capture_output=True, text=True, check=False,
@@ -113,8 +113,16 @@ class Apt:
 
     def fetch(self, folder: Path) -> Path:
         """Download the suite's current kernel package into `folder` and return its file. Raises Refused when that fails."""
-        self._run(["update"], folder, f"reading the package lists of {self.suite}")
+        self.update(folder)
         package = dependency(self._show(META))
-        size = download_size(self._show(package))
-        self._run(["download", package], folder, f"downloading {package} ({size / 1e6:.0f} MB)", size)
+        self.download([package], folder)
         return next(folder.glob("*.deb"))
+
+    def update(self, folder: Path) -> None:
+        """Reads the suite's package lists. Raises Refused when that fails."""
+        self._run(["update"], folder, f"reading the package lists of {self.suite}")
+
+    def download(self, packages: Sequence[str], folder: Path) -> None:
+        """Downloads apt's candidates for these packages into `folder`. Raises Refused when that fails."""
+        size = sum(download_size(self._show(package)) for package in packages)
+        self._run(["download", *packages], folder, f"downloading {', '.join(packages)} ({size / 1e6:.0f} MB)", size)

@@ -54,7 +54,7 @@ def _prepare(suite: str, cache: Path, link: Path, progress: Progress) -> None:
     drop_drafts(kernels)
     with tempfile.TemporaryDirectory(prefix=DRAFT, dir=kernels) as name:
         draft = Path(name)
-        package = Apt(_made(cache / f"apt-{suite}"), suite, progress).fetch(draft)
+        package = Apt(_made(cache / f"apt-{suite}"), SUITES[suite], progress).fetch(draft)
         progress.say(f"unpacking {package.name}")
         with open(draft / "log", "wb") as log:
             if wait_for([dpkg, "-x", str(package), "tree"], draft, log):

@@ -208,7 +208,7 @@ def told(failed: StepFailed, kind: str, facts: "Facts") -> Fault:
     """The fault with the switch of the host that may be behind it; as it is where none is."""
     why = _limits(failed.errno) if kind == "clone" else ""
     if not why and (kind == "clone" or kind in TAKES_CAPABILITIES) and failed.errno in (EPERM, EACCES):
-        why = _switched_off(kind, facts)
+        why = _switched_off(kind, facts) or (_unruled(facts) if kind == "clone" and failed.errno == EACCES else "")
     return Refused(f"{failed.message}; {why}") if why else failed
 
 
@@ -240,6 +240,12 @@ def _switched_off(kind: str, facts: "Facts") -> str:
     if facts["seccomp"]:
         return "a seccomp filter confines the runtime itself, and may forbid new namespaces"
     return ""
+
+
+def _unruled(facts: "Facts") -> str:
+    """To new namespaces EACCES is a security module's word alone, clone(2): AppArmor's where there is a user namespace among them."""
+    names = [f'"{part["name"]}"' for part in facts["apparmor"]["components"] if part["mode"] == "enforce"]
+    return f"the runtime's profile {' and '.join(names)} needs the rule: userns," if names else ""
 
 
 def _switch(name: str) -> str:
