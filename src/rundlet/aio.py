@@ -153,9 +153,12 @@ async def verify(
     return await carry(verifying(target, root=root, config=config))
 
 
-async def denials(container: str | Container | None = None, *, since: float | None = None, root: Path | None = None) -> list[Denial]:
+async def denials(
+    container: str | int | Container | None = None, *, since: float | None = None, root: Path | None = None,
+    config: Path | Mapping[str, object] | None = None,
+) -> list[Denial]:
     """As rundlet.denials."""
-    return await carry(checking.denials(container, since, root))
+    return await carry(checking.denials(container, since, root, config))
 
 
 __all__ = ["Container", "Events", "Process", "Stream", "Terminal", "create", "denials", "exec", "run", "verify"]

@@ -101,7 +101,7 @@ def denied(verb: str, fault: Fault) -> list[str]:
         if lines:
             from rundlet.confine.denials import lately
 
-            return lately.two(lately.of(lines))
+            return lately.two(lately.of_command(lines))
     except (Exception, KeyboardInterrupt):
         pass
     return []

@@ -79,7 +79,7 @@ VERBS = {
     ),
     "record": ("rundlet.confine.record", "ID", "json help,h"),
     "watch": ("rundlet.confine.watch.command", "", "interval=TIME listen=ADDR:PORT allow-host=NAME... once json help,h"),
-    "denials": ("rundlet.confine.denials.command", "[ID]", "follow,f since=TIME json help,h"),
+    "denials": ("rundlet.confine.denials.command", "[ID]", "follow,f since=TIME pid=N config,c=FILE json help,h"),
     "lab": (
         "rundlet.lab.command", "[COMMAND...]",
         "kernel=FILE suite=NAME timeout=SECONDS env,e=NAME=VALUE... memory=SIZE append=WORDS systemd help,h",

@@ -30,7 +30,7 @@ CAPABILITIES = [
 ]  # fmt: skip
 NAMESPACES = ("pid", "mount", "ipc", "uts", "network")
 STATE = str(AREA / "state")
-AUDIT_LOG = Path("/var/log/audit/audit.log")
+AUDIT_CONF, AUDIT_LOG = Path("/etc/audit/auditd.conf"), Path("/var/log/audit/elsewhere.log")
 ATTEMPT = "audit: type=1400 audit({:.3f}:9999): apparmor=\"DENIED\" operation=\"open\" profile=\"box\" name=\"/forged\" pid=1 comm=\"x\" denied_mask=\"r\"\n"
 
 
@@ -206,6 +206,8 @@ def journald() -> Iterator[None]:
 def auditd() -> Iterator[int]:
     """auditd runs; its pid."""
     AUDIT_LOG.parent.mkdir(parents=True, exist_ok=True)
+    settings = [line for line in AUDIT_CONF.read_text().splitlines() if not line.startswith("log_file")]
+    AUDIT_CONF.write_text("\n".join([*settings, f"log_file = {AUDIT_LOG}", ""]))
     subprocess.run(["/usr/sbin/auditd"], check=True)
     assert until(lambda: os.path.exists("/run/auditd.pid"))
     pid = int(Path("/run/auditd.pid").read_text())
@@ -240,6 +242,25 @@ class Scenes(Lab):
         for name in ("one", "two"):
             self.call("delete", "--force", name)
         return {"alive": [asdict(one) for one in alive], "dead": [asdict(one) for one in dead]}
+
+    def others(self) -> dict[str, Any]:
+        """Containers of other runtimes under one profile, by the first process and the configuration of each."""
+        load(policy())
+        found: dict[str, Any] = {}
+        pids = {}
+        for name, file in (("crun", "/srv/f"), ("runc", "/srv/g")):
+            folder = self.bundle(name, BOX, "hold", "read", file)
+            with open(folder / "out", "wb") as out:
+                words = [name, "--root", str(AREA / name), "run", "--detach", "--pid-file", f"{folder}/pid", "--bundle", str(folder), name]
+                subprocess.run(words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=True)
+            assert until(lambda folder=folder: b"\n" in (folder / "out").read_bytes())  # type: ignore[misc]
+            pids[name] = (folder / "pid").read_text()
+        for name, pid in pids.items():
+            done = self.call("denials", "--pid", pid, "--config", str(AREA / "bundles" / name), "--json")
+            found[name] = {"status": done.returncode, "err": done.stderr, "pid": pid, "denials": json.loads(done.stdout)["denials"]}
+        for name in pids:
+            subprocess.run([name, "--root", str(AREA / name), "delete", "--force", name], check=True)
+        return found
 
     def stacked(self) -> dict[str, Any]:
         """A confined runtime and no_new_privs: the container cannot signal itself until its rules name the stack."""
@@ -485,7 +506,7 @@ def main(helper: str, site: str, words: list[str]) -> None:
     for kind in KINDS:
         tell(kind.name, lab.loop(kind))
     scenes = (
-        lab.by_cgroup, lab.stacked, lab.of_the_runtime, lab.fails, lab.learning, lab.converted, lab.filters, lab.command, lab.follow, lab.journal,
+        lab.by_cgroup, lab.others, lab.stacked, lab.of_the_runtime, lab.fails, lab.learning, lab.converted, lab.filters, lab.command, lab.follow, lab.journal,
         lab.journal_alone, lab.auditd,
     )
     for scene in scenes:

@@ -26,12 +26,13 @@ if os.environ.get("RUNDLET_LAB") == "1":
 
 def lacking() -> str:
     """What this machine lacks for it; "" where nothing is."""
-    programs = ("gcc", "auditd", "journalctl")
+    programs = ("gcc", "auditd", "journalctl", "crun", "runc")
     return boot.lacking() or "; ".join(f"{name} is missing" for name in programs if not shutil.which(name))
 
 
 pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
 DENIED = ("EACCES", "EPERM", "ENOENT")
+AUDIT_LOG = "/var/log/audit/elsewhere.log"  # as auditd.conf in the lab has it
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +94,15 @@ def test_the_cgroup_tells_containers_under_one_profile_apart(seen: Results) -> N
     found = seen["by_cgroup"]
     assert {denial["what"]: denial["container"] for denial in found["alive"]} == {"read /srv/f": "one", "read /srv/g": "two"}
     assert [(denial["container"], sorted(denial["maybe"])) for denial in found["dead"]] == [(None, ["kinds", "one", "two"])]
+
+
+@pytest.mark.parametrize(("name", "what"), [("crun", "read /srv/f"), ("runc", "read /srv/g")])
+def test_containers_of_other_runtimes_are_told_apart(seen: Results, name: str, what: str) -> None:
+    found = seen["others"][name]
+    assert (found["status"], found["err"]) == (1, ""), found
+    assert [(denial["what"], denial["container"], denial["rule"]) for denial in found["denials"]] == [
+        (what, f"pid {found['pid']}", f"owner {what.removeprefix('read ')} r,"),
+    ], found
 
 
 def test_a_stack_cannot_signal_itself_until_its_rules_name_the_stack(seen: Results) -> None:
@@ -243,7 +253,7 @@ def test_the_journal_alone_has_it(seen: Results) -> None:
     assert [denial["rule"] for denial in found["denials"]] == ["owner /srv/f r,"], found
     document = json.loads(found["command"]["out"])
     assert found["command"]["status"] == 1
-    assert {log["log"]: log["readable"] for log in document["logs"]} == {"/dev/kmsg": True, "/var/log/audit/audit.log": False, "journal": True}
+    assert {log["log"]: log["readable"] for log in document["logs"]} == {"/dev/kmsg": True, AUDIT_LOG: False, "journal": True}
     assert document["denials"][-1]["what"] == json.loads(found["line"])["what"] == "read /srv/f"
     assert json.loads(found["line"])["raw"].startswith("type=1400 msg=audit("), "no line of the kernel's log"
 
@@ -255,7 +265,7 @@ def test_auditd_takes_the_records(seen: Results) -> None:
     assert found["failed"]["err"].splitlines()[1].startswith(CHANGE), found
     assert found["program"].splitlines()[0] == f'rundlet: apparmor: "{BOX}" does not let trial read /srv/f'
     logs = {log["log"]: log["readable"] for log in json.loads(found["command"]["out"])["logs"]}
-    assert logs["/var/log/audit/audit.log"] is True
+    assert logs[AUDIT_LOG] is True
 
 
 def test_auditds_file_is_followed_when_it_is_rotated(seen: Results) -> None:

@@ -5,11 +5,16 @@ too: so what is looked for is done again until it is found.
 """
 
 import json
+import shutil
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+import rundlet
 from rundlet.confine.denials.reading import Reader, Unreadable
+from tests import bundles
 from tests.bundles import Box, eventually
 
 
@@ -75,6 +80,37 @@ def test_a_process_that_lives_is_told_by_its_cgroup(box: Box) -> None:
         assert (denial["verdict"], denial["operation"], denial["container"]) == ("allowed", "umask", box.id)
         assert denial["pid"] != box.pid
     box.ended()
+
+
+@pytest.mark.parametrize("name", ["crun", "runc"])
+def test_a_container_of_another_runtime(boxes: Callable[..., Box], name: str) -> None:
+    """By its first process and its configuration, by the command and from Python."""
+    words = bundles.crun() if name == "crun" else [shutil.which("runc") or ""]
+    if not words or not words[0]:
+        pytest.skip(f"no {name} here")
+    box = boxes(words)
+    own = Box(box.folder, bundles.words(), box.busybox, id=f"{box.id}-not")
+    filtered(box, "SCMP_ACT_LOG", "umask")
+    box.sh("(while :; do umask 1; sleep 1; done) & wait").created()
+    pid = box.pid
+    assert box.call_apart("start", box.id).status == 0
+
+    def told() -> list[dict[str, Any]]:
+        done = own.call_apart("denials", "--pid", str(pid), "--config", str(box.bundle), "--json")
+        return json.loads(done.out)["denials"] if done.status == 1 else []
+
+    assert eventually(lambda: bool(told()))
+    [denial] = told()
+    assert (denial["verdict"], denial["operation"], denial["container"]) == ("allowed", "umask", f"pid {pid}")
+    assert denial["pid"] != pid, "it is known by the cgroup"
+    assert {(one.container, one.pid, one.operation) for one in rundlet.denials(pid, config=box.bundle)} == {(f"pid {pid}", denial["pid"], "umask")}
+    assert rundlet.denials(pid, config=json.loads((box.bundle / "config.json").read_text()), since=time.time() + 100) == []
+
+
+@pytest.mark.parametrize("words", [("--pid", "1"), ("--config", "x"), ("x", "--pid", "1", "--config", "x")])
+def test_a_process_is_looked_at_with_a_configuration(box: Box, words: tuple[str, ...]) -> None:
+    done = box.call("denials", *words)
+    assert (done.status, done.out) == (2, "") and "--pid N with --config FILE" in done.err, done
 
 
 def test_nothing(box: Box) -> None:

@@ -28,6 +28,7 @@ assert_type(rundlet.exec("id", ["true"], env={"A": "1"}).status, int)
 assert_type(rundlet.verify("id").differences, tuple[rundlet.Difference, ...])
 assert_type(rundlet.verify(1, config=config).unknown, tuple[rundlet.Unknown, ...])
 assert_type(rundlet.denials("id", since=0), list[rundlet.Denial])
+assert_type(rundlet.denials(1, config=config), list[rundlet.Denial])
 assert_type(rundlet.containers(), list[rundlet.State])
 
 with rundlet.create(config, stdin=rundlet.PIPE) as container:

@@ -391,6 +391,12 @@ def test_what_no_rule_would_permit_is_the_cause() -> None:
     ]  # fmt: skip
 
 
+def test_what_is_executed_by_its_descriptor_is_called_by_the_name_of_its_program() -> None:
+    told = lately.two(lately.of_command([line("/a").replace('comm="sh"', 'comm="7"')]))
+    assert told[0] == 'apparmor: "web" does not let rundlet read /a'
+    assert lately.of_command([line("/a")]) == lately.of([line("/a")])
+
+
 def test_what_did_no_harm_is_not_told() -> None:
     assert lately.two(lately.of(["nothing", line().replace("DENIED", "ALLOWED"), line("/memfd:rundlet")])) == []
 

@@ -17,6 +17,7 @@ from rundlet.api.operation import Operation
 from rundlet.api.work import command
 from rundlet.confine.denials import Denial as Denial
 from rundlet.confine.denials import read as reading
+from rundlet.confine.denials.containers import of_pid
 from rundlet.confine.denials.reading import counted
 from rundlet.confine.verify import Difference, Target, Unknown, check
 from rundlet.confine.verify import Report as Report
@@ -30,7 +31,7 @@ class Asked:
     def __init__(self, target: str | int | BaseContainer, root: Path | None, config: Path | Mapping[str, object] | None) -> None:
         """Raises Usage for what contradicts itself."""
         if isinstance(target, int) != (config is not None):
-            raise Usage("a process is verified against a configuration, a container by its id against its own")
+            raise Usage("a process is looked at with a configuration, a container by its id with its own")
         if isinstance(target, BaseContainer):
             self.id, root = target.id, target.root
         else:
@@ -64,16 +65,19 @@ def verifying(
     return read(report.answer)
 
 
-def denials(container: str | BaseContainer | None, since: float | None, root: Path | None) -> Operation[list[Denial]]:
+def denials(
+    container: str | int | BaseContainer | None, since: float | None, root: Path | None, config: Path | Mapping[str, object] | None,
+) -> Operation[list[Denial]]:
     """As rundlet.denials."""
-    if isinstance(container, BaseContainer):
-        held: BaseContainer | None = container
-    else:
-        held = None if container is None else BaseContainer(container, root=root)
-    if held and since is None:
+    asked = None if container is None and config is None else Asked(container if container is not None else "", root, config)
+    if asked and asked.top and since is None:
+        held = container if isinstance(container, BaseContainer) else BaseContainer(asked.id, root=root)
         since = datetime.fromisoformat(held.record()["created"]).timestamp() - 1
-    words = [json.dumps(since), top(held.root if held else root), held.id if held else ""]
-    report = yield from command({"verb": "denials", "id": "", "args": words}, None, __name__)
+    words = [json.dumps(since), asked.top if asked and asked.top else top(root), asked.id if asked else ""]
+    if asked and not asked.top and asked.text is None:
+        words.append(asked.path)
+    texts = {"args": asked.text} if asked and asked.text is not None else None
+    report = yield from command({"verb": "denials", "id": "", "args": words}, texts, __name__)
     return [_denial(one) for one in report.answer]
 
 
@@ -87,8 +91,12 @@ def main(options: Options) -> int:
     if options.verb == "verify":
         options.answer = check(_target(*options.args)).as_json()
     else:
-        since, folder, container = options.args
-        options.answer = [asdict(one) for one in counted(list(reading(json.loads(since), folder, container or None)))]
+        begin, folder, container, *config = options.args
+        others = (of_pid(int(container), config[0]),) if config else ()
+        since = json.loads(begin)
+        if others:
+            container, since = others[0].id, others[0].created - 1 if since is None else since
+        options.answer = [asdict(one) for one in counted(list(reading(since, folder, container or None, others)))]
     return 0
 
 

@@ -1,6 +1,6 @@
 """Containers for programs that may block. aio.py has the same names for those that may not; what they do is in operations.py, once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -151,13 +151,17 @@ def exec(
     return held.exec(args, input=input, capture=capture, **how)
 
 
-def denials(container: str | Container | None = None, *, since: float | None = None, root: Path | None = None) -> list[Denial]:
-    """What the kernel has denied, oldest first, what is repeated once: to a container, or the id of one in `root`; None: to anything.
+def denials(
+    container: str | int | Container | None = None, *, since: float | None = None, root: Path | None = None,
+    config: Path | Mapping[str, object] | None = None,
+) -> list[Denial]:
+    """What the kernel has denied, oldest first, what is repeated once: to a container, or the id of one in `root`, or the pid of any
+    runtime's first process with its `config`, as of verify; None: to anything.
 
     `since` is in seconds since the epoch; None: since the container was made, or since the boot. Raises Fault where no log can be read
     that would have it, WrongState where there is no such container.
     """
-    return carry(checking.denials(container, since, root))
+    return carry(checking.denials(container, since, root, config))
 
 
 __all__ = ["Container", "Events", "Process", "Stream", "Terminal", "create", "denials", "exec", "run", "verify"]

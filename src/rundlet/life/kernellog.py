@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Container
 
 KMSG = "/dev/kmsg"
-AUDITD, AUDIT_LOG = "/run/auditd.pid", "/var/log/audit/audit.log"
+AUDITD, CONF, AUDIT_LOG = "/run/auditd.pid", "/etc/audit/auditd.conf", "/var/log/audit/audit.log"
 ENABLED = "/sys/module/apparmor/parameters/enabled"
 LARGEST = 1 << 16
 TAIL = 1 << 17  # bytes of auditd's file, from its end, that are looked at
@@ -83,6 +83,20 @@ def concerns(line: bytes, since: float, whose: "Container[int]" = PIDS) -> bool:
         return False
 
 
+def audit_file() -> str:
+    """The file that auditd.conf(5) names, else the usual one."""
+    from rundlet.life import store
+
+    try:
+        for line in store.read(CONF).decode("utf-8", "surrogateescape").splitlines():
+            key, _, value = line.partition("=")
+            if key.strip() == "log_file":
+                return value.strip()
+    except OSError:
+        pass
+    return AUDIT_LOG
+
+
 def _is_taken() -> bool:
     """Whether auditd takes the records, so that the kernel's log has none."""
     try:
@@ -97,7 +111,7 @@ def _is_taken() -> bool:
 
 
 def _tail(since: float, whose: "Container[int]") -> "list[str]":
-    fd = posix.open(AUDIT_LOG, O_RDONLY | O_CLOEXEC)
+    fd = posix.open(audit_file(), O_RDONLY | O_CLOEXEC)
     try:
         text = posix.pread(fd, TAIL, max(0, posix.fstat(fd).st_size - TAIL))
     finally:

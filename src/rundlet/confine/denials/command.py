@@ -9,11 +9,11 @@ from dataclasses import asdict, replace
 from rich.console import Console
 from rich.text import Text
 
-from rundlet.confine.denials.containers import known
+from rundlet.confine.denials.containers import known, of_pid
 from rundlet.confine.denials.denial import Denial
 from rundlet.confine.denials.reading import Reader, Unreadable, belongs, counted
 from rundlet.confine.denials.since import boot, parse
-from rundlet.errors import WrongState
+from rundlet.errors import Usage, WrongState
 from rundlet.life import store
 from rundlet.options import Options
 
@@ -25,9 +25,13 @@ MARKS = (10, 100, 1000, 10_000, 100_000, 1_000_000)  # repetitions that --follow
 
 def main(options: Options) -> int:
     """The verb: 0 where nothing was denied, 1 where something was, 2 where it cannot be told."""
-    wanted = store.check_id(options.args[0]) if options.args else None
+    if bool(options.config) != bool(options.pid) or (options.pid and options.args):
+        raise Usage("denials takes an ID, or --pid N with --config FILE, or neither; see rundlet denials --help")
     top = store.root(options)
-    reader = Reader(_since(options, top, wanted), top, options.follow)
+    others = (of_pid(options.pid, options.config or ""),) if options.pid else ()
+    wanted = others[0].id if others else store.check_id(options.args[0]) if options.args else None
+    created = next((one.created for one in (*others, *known(top)) if one.id == wanted), None)
+    reader = Reader(_since(options, wanted, created), top, options.follow, others=others)
     try:
         reader.open()
     except Unreadable as why:
@@ -40,17 +44,15 @@ def main(options: Options) -> int:
         reader.close()
 
 
-def _since(options: Options, top: str, wanted: str | None) -> float:
+def _since(options: Options, wanted: str | None, created: float | None) -> float:
     """--since; else for a container its creation, to follow now, and else the boot. Raises Usage, and WrongState for no such container."""
-    if wanted and not any(one.id == wanted for one in known(top)):
+    if wanted and created is None:
         raise WrongState(f"container {wanted} does not exist; what was denied to one that is gone is told without an id")
     if options.since:
         return parse(options.since)
     if options.follow:
         return time.time()
-    if not wanted:
-        return boot()
-    return next(one for one in known(top) if one.id == wanted).created - 1
+    return boot() if created is None else created - 1
 
 
 def _once(reader: Reader, wanted: str | None, as_json: bool) -> int:

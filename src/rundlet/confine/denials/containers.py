@@ -4,13 +4,16 @@ import datetime
 import os
 from dataclasses import dataclass, replace
 
-from rundlet.cgroup import place
+from rundlet import host
+from rundlet.cgroup import layout, place
 from rundlet.confine.denials.denial import Denial
 from rundlet.confine.denials.since import boot
-from rundlet.errors import Fault
+from rundlet.confine.verify import target
+from rundlet.errors import Fault, Refused
 from rundlet.life import store
 from rundlet.plan.label import LEARNING, canonical, components
 
+TICKS = os.sysconf("SC_CLK_TCK")
 # what is done to a process of the profile: the process of the record is the other one
 RECEIVED = ("receive signal", "be looked for", "be traced by", "be looked into by")
 
@@ -61,18 +64,36 @@ def known(top: str) -> list[Container]:
 def of(record: "store.Record") -> Container:
     """A container by its record."""
     expect = record["expect"]
-    below = tuple(at.path[len(at.mount) :] for at in place.load(record["cgroup"]).dirs)
     return Container(
-        record["id"], datetime.datetime.fromisoformat(record["created"]).timestamp(), record["pid"], below,
+        record["id"], datetime.datetime.fromisoformat(record["created"]).timestamp(), record["pid"], _below(place.load(record["cgroup"])),
         frozenset(expect["label"] if expect else ()), expect["profile"] if expect else "",
     )
+
+
+def of_pid(pid: int, config: str) -> Container:
+    """Another runtime's, by its first process and the path of its config.json or bundle. Raises WrongState where there is no such process,
+    Fault, BadSpec."""
+    there = target.of_pid(pid, config)
+    try:
+        label = components(host.label_of(pid)[0])
+    except Refused:
+        label = ()  # without AppArmor there is none
+    return Container(
+        there.name, boot() + there.start / TICKS, pid, _below(target.place(there, layout.read())), frozenset(label),
+        there.config["process"]["apparmorProfile"] or "",
+    )
+
+
+def _below(at: place.Place) -> tuple[str, ...]:
+    """Cgroups by their paths in their hierarchies."""
+    return tuple(one.path[len(one.mount) :] for one in at.dirs)
 
 
 def cgroups_of(pid: int, when: float) -> list[str]:
     """The cgroups of a process, as proc_pid_cgroup(5) has them; none where it has ended, or began after `when`: it is another one then."""
     try:
         found = store.stat(pid)
-        if not found or boot() + found[1] / os.sysconf("SC_CLK_TCK") > when + 1:
+        if not found or boot() + found[1] / TICKS > when + 1:
             return []
         text = store.read(f"/proc/{pid}/cgroup").decode("utf-8", "surrogateescape")
     except OSError:

@@ -1,5 +1,6 @@
 """The two lines that a failed command adds: what the kernel denied to its processes, and what would permit that."""
 
+import re
 from collections.abc import Iterable
 
 from rundlet.confine.denials.containers import known, whose
@@ -8,12 +9,18 @@ from rundlet.confine.denials.denial import Denial
 from rundlet.life import store
 from rundlet.options import Options
 
+NUMBER = re.compile(r'( comm=)"\d+"')
 HARMLESS = "/memfd:"  # the executor is then executed from its file
 
 
 def of(lines: list[str]) -> list[Denial]:
     """The denials in these lines."""
     return [denial for denial in map(decode, lines) if denial]
+
+
+def of_command(lines: list[str]) -> list[Denial]:
+    """The same, where they are about processes of ours alone: one that is executed by a descriptor is called by its number, fs/exec.c."""
+    return of([NUMBER.sub(r'\1"rundlet"', line) for line in lines])
 
 
 def of_container(lines: list[str], options: Options, pid: int) -> list[Denial]:

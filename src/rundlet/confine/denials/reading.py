@@ -27,7 +27,8 @@ class Unreadable(Fault):
 
 @dataclass
 class Reader:
-    """Reads the logs from `since` on, seconds since the epoch; `top` is the folder of the containers, None for none."""
+    """Reads the logs from `since` on, seconds since the epoch; `top` is the folder of the containers, None for none; `others` are those
+    of other runtimes."""
 
     since: float
     top: str | None = None
@@ -35,6 +36,7 @@ class Reader:
     logs: list[source.Log] = field(default_factory=list)
     audit: Status = field(default_factory=status)
     seen: set[tuple[object, ...]] = field(default_factory=set)
+    others: tuple[Container, ...] = ()
 
     def open(self) -> None:
         """Opens every log. Raises Unreadable where what they have would tell nothing."""
@@ -62,7 +64,8 @@ class Reader:
             self.seen = {key for key in self.seen if isinstance(key[1], float) and key[1] > old}
         if not records:
             return []
-        containers: list[Container] = known(self.top) if self.top else []
+        taken = {one.pid for one in self.others}
+        containers = [*self.others, *(one for one in (known(self.top) if self.top else ()) if one.pid not in taken)]
         found = (of(record) for record in sorted(records, key=lambda record: (record.time, record.serial)))
         return [whose(denial, containers) for denial in found if denial]
 
@@ -132,12 +135,15 @@ def blind(now: Status, logs: list[source.Log]) -> str:
     return ""
 
 
-def read(since: float | None = None, top: str | None = "/run/rundlet", container: str | None = None) -> Iterator[Denial]:
+def read(
+    since: float | None = None, top: str | None = "/run/rundlet", container: str | None = None, others: tuple[Container, ...] = (),
+) -> Iterator[Denial]:
     """Denials from `since` (seconds since the epoch; None is the boot) to now, oldest first, each as often as it happened.
 
-    `top` is the folder of the containers that they are told to be of, `container` the id of the one that is wanted. Raises Unreadable.
+    `top` is the folder of the containers that they are told to be of, `others` are further ones, `container` the id of the one that is
+    wanted. Raises Unreadable.
     """
-    reader = Reader(boot() if since is None else since, top)
+    reader = Reader(boot() if since is None else since, top, others=others)
     reader.open()
     try:
         for denial in reader.fresh():

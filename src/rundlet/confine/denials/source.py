@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rundlet.confine.denials.record import Record, lost, parse
+from rundlet.life.kernellog import audit_file
 
 KMSG = "/dev/kmsg"
-AUDITD = "/etc/audit/auditd.conf"
-AUDIT_LOG = "/var/log/audit/audit.log"
 JOURNALD = "/run/systemd/journal/stdout"
 JOURNALS = ("/run/log/journal", "/var/log/journal")
 ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
@@ -206,18 +205,6 @@ class AuditFile(Log):
                     yield line.decode("utf-8", "surrogateescape").rstrip("\n")
         except OSError:
             self.lost += 1
-
-
-def audit_file() -> str:
-    """The file that auditd.conf(5) names, else the usual one."""
-    try:
-        for line in Path(AUDITD).read_text().splitlines():
-            key, _, value = line.partition("=")
-            if key.strip() == "log_file":
-                return value.strip()
-    except OSError:
-        pass
-    return AUDIT_LOG
 
 
 class Journal(Log):
