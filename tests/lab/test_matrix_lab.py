@@ -27,7 +27,7 @@ GIVEN = "profile=given"
 ENFORCE, COMPLAIN, FREE = (f"confinement={mode} profile=given" for mode in ("enforce", "complain", "unconfined-mode"))
 CONFIG = f"""
 settings = [
-  "bundle", "open", "{GIVEN}", "{ENFORCE}", "{ENFORCE} nnp=config", "{ENFORCE} nnp=inherited", "{COMPLAIN} nnp=config", "{COMPLAIN} nnp=inherited",
+  "bundle", "open", "{GIVEN}", "{ENFORCE}", "profile=stacked", "{ENFORCE} nnp=inherited", "{COMPLAIN} nnp=config", "{COMPLAIN} nnp=inherited",
   "{FREE} nnp=config", "confinement=enforce nnp=config",
 ]
 probes = [

@@ -41,11 +41,24 @@ def test_the_default_design() -> None:
     assert {"bundle", "open", "strict", "strict profile=given"} <= set(names)
     for axis, values in s.AXES.items():
         for value in values:
-            assert any(row.axes[axis] == value for row in rows), (axis, value)
-            if value not in ("bundle", s.OPEN[axis]):
-                assert any(row.axes == s.OPEN | {axis: value} for row in rows), "one axis at a time"
+            wanted = s.named({axis: value}).axes if value != "bundle" else s.BUNDLE
+            assert any(row.axes == wanted for row in rows), "one axis at a time"
     for confinement, nnp, profile in product(s.AXES["confinement"], ("off", "config", "inherited"), ("none", "given")):
         assert any(row.axes == s.OPEN | {"confinement": confinement, "nnp": nnp, "profile": profile} for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({}, "confinement=enforce profile=given nnp=config"), ({"nnp": "inherited"}, "confinement=enforce profile=given nnp=inherited"),
+        ({"confinement": "complain", "root": "ro"}, "confinement=complain profile=given nnp=config root=ro"),
+        ({"confinement": "unconfined-mode", "nnp": "off"}, "confinement=enforce profile=given nnp=config"),
+    ],
+)  # fmt: skip
+def test_stacked_is_what_makes_a_runtime_stack(change: dict[str, str], name: str) -> None:
+    found = s.named({"profile": "stacked", **change})
+    assert found.name == name
+    assert found in s.default() or "root" in change
 
 
 def test_a_full_product() -> None:

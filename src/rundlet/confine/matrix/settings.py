@@ -18,7 +18,7 @@ from rundlet.kernel import CAPABILITIES
 
 AXES: dict[str, tuple[str, ...]] = {
     "confinement": ("unconfined", "unconfined-mode", "complain", "enforce"),
-    "profile": ("bundle", "none", "given"),
+    "profile": ("bundle", "none", "given", "stacked"),
     "nnp": ("bundle", "off", "config", "inherited"),
     "seccomp": ("bundle", "none", "default"),
     "capabilities": ("bundle", "none", "default", "all"),
@@ -115,9 +115,18 @@ def named(change: Mapping[str, str]) -> Setting:
             raise Usage(f"unknown axis {axis}; known are {', '.join(AXES)}")
         if value not in AXES[axis]:
             raise Usage(f"axis {axis} has no value {value!r}; known are {', '.join(AXES[axis])}")
-    axes = OPEN | dict(change)
+    axes = _stacked(OPEN | dict(change))
     words = [f"{axis}={value}" for axis, value in axes.items() if value != OPEN[axis]]
     return Setting(" ".join(words) or "open", axes)
+
+
+def _stacked(axes: dict[str, str]) -> dict[str, str]:
+    """A container cannot ask for a stack: it comes of the profile given, a runtime that is confined, and no_new_privs."""
+    if axes["profile"] != "stacked":
+        return axes
+    confinement = axes["confinement"] if axes["confinement"] in ("complain", "enforce") else "enforce"
+    nnp = axes["nnp"] if axes["nnp"] in ("config", "inherited") else "config"
+    return axes | {"profile": "given", "confinement": confinement, "nnp": nnp}
 
 
 def distinct(rows: Iterable[Setting]) -> list[Setting]:
