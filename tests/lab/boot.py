@@ -51,6 +51,14 @@ def rundlet_words(code: Path, libraries: str = "") -> list[str]:
     return [PYTHON, "-ISB", "-c", f"import sys; {path}; from rundlet.cli import run; run()"]
 
 
+def besides(err: str) -> str:
+    """What a command has said besides the lines, two at the most, about what the kernel denied meanwhile."""
+    lines = err.splitlines(keepends=True)
+    told = [line for line in lines if line.startswith("rundlet: apparmor: ")]
+    assert len(told) <= 2, err
+    return "".join(line for line in lines if line not in told)
+
+
 class Guest:
     """A booting or running lab; its lines of JSON are read once it has ended."""
 

@@ -67,10 +67,9 @@ def refused(case: Case) -> bool:
 
 def text(found: dict[str, Any]) -> str:
     """The one line with which the command failed; what the kernel denied meanwhile may be told in two more."""
-    error, *more = found["err"].splitlines(keepends=True)
-    assert error.startswith("rundlet: ") and error.endswith("\n"), found
-    assert len(more) <= 2 and all(line.startswith("rundlet: apparmor: ") for line in more), found
-    return str(error)
+    error = boot.besides(found["err"])
+    assert error.startswith("rundlet: ") and error.endswith("\n") and error.count("\n") == 1, found
+    return error
 
 
 def mode(profiles: set[str]) -> str | None:
@@ -106,9 +105,10 @@ def is_refused(found: dict[str, Any], verb: str) -> None:
 
 
 def runs(found: dict[str, Any], verb: str) -> None:
-    """It ran, without a word from the command, and its status is the command's."""
-    assert found["err"] == "", found
-    assert found["status"] == (ENDED if verb.startswith(("run", "exec")) else 0), found
+    """It ran, without a word from the command, and its status is the command's. It is not 0, so what was denied to it may be told."""
+    waited = verb.startswith(("run", "exec"))
+    assert (boot.besides(found["err"]) if waited else found["err"]) == "", found
+    assert found["status"] == (ENDED if waited else 0), found
     assert found["said"][-1] == "ready", found
 
 
