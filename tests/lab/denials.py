@@ -84,7 +84,7 @@ class Lab:
         if seccomp:
             linux["seccomp"] = seccomp
         config = {
-            "ociVersion": "1.2.0", "process": process, "root": {"path": str(ROOTFS)}, "linux": linux,
+            "ociVersion": "1.0.2", "process": process, "root": {"path": str(ROOTFS)}, "linux": linux,
             "mounts": MOUNTS,
         }
         folder = AREA / "bundles" / name
@@ -252,7 +252,8 @@ class Scenes(Lab):
             folder = self.bundle(name, BOX, "hold", "read", file)
             with open(folder / "out", "wb") as out:
                 words = [name, "--root", str(AREA / name), "run", "--detach", "--pid-file", f"{folder}/pid", "--bundle", str(folder), name]
-                subprocess.run(words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=True)
+                status = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=out, stderr=out).returncode
+            assert status == 0, (folder / "out").read_text()
             assert until(lambda folder=folder: b"\n" in (folder / "out").read_bytes())  # type: ignore[misc]
             pids[name] = (folder / "pid").read_text()
         for name, pid in pids.items():
@@ -506,7 +507,7 @@ def main(helper: str, site: str, words: list[str]) -> None:
     for kind in KINDS:
         tell(kind.name, lab.loop(kind))
     scenes = (
-        lab.by_cgroup, lab.others, lab.stacked, lab.of_the_runtime, lab.fails, lab.learning, lab.converted, lab.filters, lab.command, lab.follow, lab.journal,
+        lab.others, lab.by_cgroup, lab.stacked, lab.of_the_runtime, lab.fails, lab.learning, lab.converted, lab.filters, lab.command, lab.follow, lab.journal,
         lab.journal_alone, lab.auditd,
     )
     for scene in scenes:
