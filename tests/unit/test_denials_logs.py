@@ -337,6 +337,10 @@ def test_by_the_cgroup() -> None:
     inner = container("inner", "other", ("other",), 0.0, 0, paths[-1])
     assert whose(here, [ONE, inner]).container == "inner"
     assert whose(replace(here, time=1.0), [container("one", created=0.0), inner]).container == "one"  # the pid was another process's then
+    # it lives, and not in the cgroup of the one whose profile it has
+    other = whose(here, [container("without", created=0.0), container("apart", "web", ("web",), 0.0, 0, "/elsewhere")])
+    assert (other.container, other.maybe) == ("without", ()), "which has none, so it may be"
+    assert whose(here, [container("apart", "web", ("web",), 0.0, 0, "/elsewhere")]).maybe == ()
     assert whose(here, [container("beside", "other", ("other",), 0.0, 0, paths[-1] + "/below")]).container is None
 
 

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from rundlet.confine.matrix import config as files
-from rundlet.confine.matrix import engine, probes
+from rundlet.confine.matrix import engine, policy, probes
 from rundlet.confine.matrix import settings as s
-from rundlet.confine.matrix.run import file_capability, outside
+from rundlet.confine.matrix.run import CONFINEMENTS, file_capability, outside
+from rundlet.confine.profile.language import parse
 from rundlet.errors import BadSpec, Fault, Usage
 from rundlet.executor.program import Program
 from rundlet.kernel import CAPABILITIES, MACHINES
 from rundlet.life.spec import template
+from rundlet.plan.label import pattern
 
 SECCOMP = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": []}
 HOST = s.Host("", CAPABILITIES, SECCOMP, 0, "web")
@@ -228,3 +230,14 @@ def test_cases_are_told_apart_by_what_is_run() -> None:
     assert json.loads(made({}).config) == made({}).read()
     assert made({}) == made({}) != made({"nnp": "config"})
     assert hash(made({})) == hash(made({}))
+
+
+@pytest.mark.parametrize("given", [policy.CONTAINER, "web", 'an "odd" {name}'])
+def test_a_confined_runtime_may_change_to_the_given_profile_and_stack_it(given: str) -> None:
+    profiles = {one.name: [rule.text for rule in one.statements] for one in parse(policy.text(given)).profiles()}
+    assert set(profiles) == {policy.CONTAINER, *CONFINEMENTS.values()}
+    for mode in ("enforce", "complain"):
+        rules = profiles[CONFINEMENTS[mode]]
+        assert {f"change_profile -> {pattern(given, before)}" for before in ("", "&")} <= set(rules)
+        assert "change_profile -> unconfined" in rules
+    assert profiles[CONFINEMENTS["unconfined-mode"]] == []

@@ -30,7 +30,7 @@ def main(options: Options) -> int:
     top = store.root(options)
     others = (of_pid(options.pid, options.config or ""),) if options.pid else ()
     wanted = others[0].id if others else store.check_id(options.args[0]) if options.args else None
-    created = next((one.created for one in (*others, *known(top)) if one.id == wanted), None)
+    created = next((one.created for one in others or known(top) if one.id == wanted), None) if wanted else None
     reader = Reader(_since(options, wanted, created), top, options.follow, others=others)
     try:
         reader.open()

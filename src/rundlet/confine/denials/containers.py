@@ -111,6 +111,8 @@ def whose(denial: Denial, containers: list[Container]) -> Denial:
         # of nested ones the innermost
         found = max(held, key=lambda one: max(map(len, one.cgroups), default=0), default=None)
         found = found or next((one for one in alive if one.pid == denial.pid and denial.pid), None)
+        if inside:  # it lives, and would be in the cgroup of the container that it is of
+            alive = [one for one in alive if not one.cgroups]
     if not found:
         mine, perhaps = _named(denial, alive)
         if len(mine) != 1:

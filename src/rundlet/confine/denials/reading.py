@@ -37,6 +37,7 @@ class Reader:
     audit: Status = field(default_factory=status)
     seen: set[tuple[object, ...]] = field(default_factory=set)
     others: tuple[Container, ...] = ()
+    hidden: str = ""  # why the containers are not known
 
     def open(self) -> None:
         """Opens every log. Raises Unreadable where what they have would tell nothing."""
@@ -65,7 +66,11 @@ class Reader:
         if not records:
             return []
         taken = {one.pid for one in self.others}
-        containers = [*self.others, *(one for one in (known(self.top) if self.top else ()) if one.pid not in taken)]
+        try:
+            ours = known(self.top) if self.top else []
+        except OSError as e:
+            ours, self.hidden = [], f"{self.top}: {(e.strerror or '').lower()}"
+        containers = [*self.others, *(one for one in ours if one.pid not in taken)]
         found = (of(record) for record in sorted(records, key=lambda record: (record.time, record.serial)))
         return [whose(denial, containers) for denial in found if denial]
 
@@ -108,6 +113,8 @@ class Reader:
             )
         if self.audit.lost:
             made.append(f"the audit system has lost {self.audit.lost} records since boot")
+        if self.hidden:
+            made.append(f"which containers there are cannot be told, and so not whose a denial is: {self.hidden}; ask as root")
         order = attributes_of_another()
         if order:
             made.append(

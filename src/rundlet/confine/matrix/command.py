@@ -80,12 +80,12 @@ def here(options: Options) -> report.Document:
     area = workspace()
     try:
         with contextlib.ExitStack() as stack:
-            if not lacking:
-                stack.enter_context(policy.loaded(asked.policy))
             given = bundle.read(folder.absolute()) if folder else None
+            profile = asked.profile or (given or {}).get("process", {}).get("apparmorProfile") or policy.CONTAINER
+            if not lacking:
+                stack.enter_context(policy.loaded(asked.policy, profile))
             known = settings.Host(
-                lacking, tuple(facts["caps"]["bounding"]), engine.profile(asked.seccomp), facts["uid"],
-                asked.profile or (given or {}).get("process", {}).get("apparmorProfile") or policy.CONTAINER,
+                lacking, tuple(facts["caps"]["bounding"]), engine.profile(asked.seccomp), facts["uid"], profile,
             )
             config, notes = settings.base(given if given is not None else bundle.make(area, known))
             return _built(options, asked, area, config, notes, known, facts)

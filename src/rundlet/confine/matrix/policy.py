@@ -13,16 +13,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rundlet.errors import Refused
+from rundlet.plan.label import pattern
 
 CONTAINER = "rundlet-matrix-container"
 PROFILES = Path("/sys/kernel/security/apparmor/profiles")
 REMOVE = Path("/sys/kernel/security/apparmor/.remove")
-EVERYTHING = f"""
-  file, capability, network, unix, signal, ptrace, mount, umount, remount, pivot_root,
-  change_profile -> {CONTAINER}, change_profile -> &{CONTAINER}, change_profile -> unconfined,
-"""
-POLICY = f"""
-profile {CONTAINER} flags=(attach_disconnected,mediate_deleted) {{
+FLAGS = "attach_disconnected,mediate_deleted"
+RUNTIME = "file, capability, network, unix, signal, ptrace, mount, umount, remount, pivot_root, change_profile -> unconfined,"
+CONTAINERS = f"""
+profile {CONTAINER} flags=({FLAGS}) {{
   file, capability, network, unix, umount,
   signal (receive) peer={{unconfined,rundlet-matrix-enforce,rundlet-matrix-complain}},
   signal (send, receive) peer={CONTAINER},
@@ -32,22 +31,27 @@ profile {CONTAINER} flags=(attach_disconnected,mediate_deleted) {{
   audit deny /proc/sysrq-trigger rw,
   audit deny /proc/kcore rw,
 }}
-profile rundlet-matrix-enforce flags=(attach_disconnected,mediate_deleted) {{{EVERYTHING}}}
-profile rundlet-matrix-complain flags=(attach_disconnected,mediate_deleted,complain) {{{EVERYTHING}}}
-profile rundlet-matrix-unconfined-mode flags=(attach_disconnected,mediate_deleted,unconfined) {{}}
 """
 
 
+def text(given: str) -> str:
+    """The profiles, where containers are to run under the one that is `given`: a confined runtime may change to it, and stack it."""
+    changes = " ".join(f"change_profile -> {pattern(name, before)}," for name in sorted({CONTAINER, given}) for before in ("", "&"))
+    rules = f"{RUNTIME} {changes}"
+    modes = (("enforce", "", rules), ("complain", ",complain", rules), ("unconfined-mode", ",unconfined", ""))
+    return CONTAINERS + "".join(f"profile rundlet-matrix-{mode} flags=({FLAGS}{flag}) {{ {body} }}\n" for mode, flag, body in modes)
+
+
 @contextlib.contextmanager
-def loaded(files: Sequence[str]) -> Iterator[None]:
-    """Within the body these profiles are loaded, and those in `files`; what was not loaded before is removed afterwards.
+def loaded(files: Sequence[str], given: str) -> Iterator[None]:
+    """Within the body the profiles of text() are loaded, and those in `files`; what was not loaded before is removed afterwards.
 
     Raises Refused when one cannot be loaded.
     """
     with _alone():
         before = names()
         try:
-            _load(POLICY, "the profiles of the matrix")
+            _load(text(given), "the profiles of the matrix")
             for file in files:
                 try:
                     _load(Path(file).read_text(), file)
