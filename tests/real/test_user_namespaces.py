@@ -234,6 +234,36 @@ def test_joined_with_what_it_owns(box: Box, holder: int) -> None:
     box.ended()
 
 
+@pytest.fixture
+def ungrouped() -> Iterator[int]:
+    """A process in a user namespace that forbids setgroups(2), as those that users make for themselves do."""
+    words = ["unshare", "--user", "--map-root-user", "sh", "-c", "echo ready; exec sleep 100"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as child:
+        assert child.stdout and child.stdout.readline() == b"ready\n"
+        yield child.pid
+        child.kill()
+
+
+def test_joined_one_that_forbids_groups(box: Box, ungrouped: int) -> None:
+    """By its path, and by a file that it is bound on, which is nobody's."""
+    assert Path(f"/proc/{ungrouped}/setgroups").read_text() == "deny\n"
+    bound = box.folder / "bound"
+    bound.touch()
+    subprocess.run(["mount", "--bind", f"/proc/{ungrouped}/ns/user", bound], check=True)
+    try:
+        for path in (f"/proc/{ungrouped}/ns/user", str(bound)):
+            box.linux["namespaces"] = [space for space in box.linux["namespaces"] if space["type"] != "user"]
+            box.linux["namespaces"].append({"type": "user", "path": path})
+            assert box.says("id -u; cat /proc/self/setgroups; readlink /proc/self/ns/user") == f"0\ndeny\n{os.readlink(f'/proc/{ungrouped}/ns/user')}\n"
+            box.process["user"]["additionalGids"] = [0]
+            done = box.run()
+            assert done.status == 1 and "/process/user/additionalGids" in done.err and "setgroups" in done.err
+            box.process["user"]["additionalGids"] = []
+    finally:
+        subprocess.run(["umount", bound], check=True)
+    assert box.left() == []
+
+
 def test_the_runtimes_own_by_path(box: Box) -> None:
     box.linux["namespaces"].append({"type": "user", "path": "/proc/self/ns/user"})
     done = box.run()

@@ -9,7 +9,7 @@ from fcntl import ioctl
 from posix import O_CLOEXEC, O_NONBLOCK, O_RDONLY
 
 from rundlet import kernel as k
-from rundlet.errors import BadSpec
+from rundlet.errors import BadSpec, Refused, StepFailed
 from rundlet.life.store import read
 from rundlet.plan import namespaces
 
@@ -32,6 +32,34 @@ def held(config: "Config") -> "dict[str, int]":
     """The descriptors of the caller's that are namespaces to be joined, by the slots of plan/namespaces.py; they stay the caller's."""
     named = {f"ns:{space['type']}": namespaces.descriptor(space["path"] or "") for space in config["linux"]["namespaces"]}
     return {slot: fd for slot, fd in named.items() if fd >= 0}
+
+
+def groups_denied(config: "Config") -> bool:
+    """Whether there is a user namespace to be joined that forbids setgroups(2), as one that a user has made for itself does.
+
+    A helper joins it to see: the namespace of a path need not be any process's. Raises Refused where the configuration wants groups.
+    """
+    path = next((space["path"] for space in config["linux"]["namespaces"] if space["type"] == "user"), None)
+    if path is None:
+        return False
+    from rundlet.executor import client
+    from rundlet.life import process
+
+    given = held(config)
+    helper = client.spawn({"ns:user": given["ns:user"]} if "ns:user" in given else None)
+    try:
+        helper.run(namespaces.join({"user": path}))
+        denied = read(f"/proc/{helper.pid}/setgroups").strip() == b"deny"
+    except StepFailed:
+        return False  # it cannot be joined, which the plan's own step tells in its place
+    finally:
+        process.end(helper)
+    if denied and config["process"]["user"]["additionalGids"]:
+        raise Refused(
+            f"/process/user/additionalGids: the user namespace {path} forbids setgroups(2), so there can be no others",
+            "leave them out, or join one whose groups are mapped from /etc/subgid",
+        )
+    return denied
 
 
 def _process(path: str) -> "int | None":

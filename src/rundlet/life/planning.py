@@ -57,6 +57,10 @@ def plan(new: "Decision") -> "Plan":
 
         denied = new.bare and rootless.groups_denied(config, facts)
         hierarchies = rootless.shown(facts["cgroup"], new.place)
+    if any(space["type"] == "user" and space["path"] is not None for space in config["linux"]["namespaces"]):
+        from rundlet.life import joined
+
+        denied = joined.groups_denied(config) or denied
     new.choices = stages.Choices(
         new.options.id, new.options.no_pivot, not new.options.no_new_keyring, new.stdio, process.sets_groups(config) and not denied,
         notify=new.agent is not None, said=new.files.slots if new.files else ("", ""),
