@@ -302,6 +302,16 @@ def test_kill_of_a_container_that_shares_pids(box: Box) -> None:
     assert "container not running" in box.call("kill", box.id, "KILL").err
 
 
+def test_what_the_first_process_leaves_is_ended_with_it(box: Box) -> None:
+    """In the foreground, without a PID namespace: it has been waited for, and its number is still that of a session."""
+    box.without("pid")
+    done = box.sh("sleep 1000 >/dev/null 2>&1 & exit 7").run()
+    assert (done.err, done.status) == ("", 7)
+    assert bundles.eventually(lambda: bundles.reap() == [])
+    assert box.cgroups() == []
+    assert not (box.root / box.id).exists()
+
+
 @pytest.mark.parametrize("name", ["RTMIN+3", "SIGRTMIN+3", "rtmin+3", "37", "RTMAX-27"])
 def test_kill_with_a_realtime_signal(box: Box, name: str) -> None:
     box.process["args"] = ["sleep", "1000"]

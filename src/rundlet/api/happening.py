@@ -37,7 +37,7 @@ class BaseEvents:
         self._happened: list[Event] = []
         self._end = -1
         try:
-            self._end = os.pidfd_open(self._record["pid"])
+            self._end = store.pidfd(self._record["pid"])
         except ProcessLookupError:
             pass
         # memory.events of cgroup v2 is ready in a way of its own, POLLPRI, which event loops do not wait for; an epoll is ready as any file

@@ -159,7 +159,7 @@ def wait(container: BaseContainer, timeout: float | None = None) -> Operation[in
         return known(container._child)
     record = container.record()
     try:
-        pidfd = os.pidfd_open(record["pid"]) if record["pid"] else -1
+        pidfd = store.pidfd(record["pid"]) if record["pid"] else -1
     except ProcessLookupError:
         return None
     try:

@@ -18,6 +18,7 @@ from rundlet.api.operation import Operation, Wait, calmly, carry
 from rundlet.api.streams import aside
 from rundlet.errors import Fault
 from rundlet.executor import client, given
+from rundlet.life import store
 
 PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BEGIN = f"import sys; sys.path.append({PACKAGES!r}); from rundlet.worker import run; run()"
@@ -35,7 +36,7 @@ class Child:
         self.pidfd = -1  # open for as long as this object is there: threads wait for it
         self._lock = Lock()
         try:
-            self.pidfd = aside(os.pidfd_open(pid))
+            self.pidfd = aside(store.pidfd(pid))
         except ProcessLookupError:
             pass  # ended and gone: SIGCHLD is ignored here, or somebody waits for every child
         self.ended = self.pidfd < 0

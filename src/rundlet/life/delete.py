@@ -96,7 +96,7 @@ def end(record: "Record", at: "place.Place") -> None:
     refused = 0
     if record["pid"]:
         try:
-            pidfd = posix.pidfd_open(record["pid"])
+            pidfd = store.pidfd(record["pid"])
         except ProcessLookupError:
             pass
     try:

@@ -226,7 +226,7 @@ def join(
 def _hold(record: "Record", mount_namespace: bool) -> "tuple[int, int]":
     """The first process by pidfd, and its root directory where there is no mount namespace to find it in."""
     try:
-        init = posix.pidfd_open(record["pid"])
+        init = store.pidfd(record["pid"])
         held = -1 if mount_namespace else posix.open(f"/proc/{record['pid']}/root", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     except (ProcessLookupError, FileNotFoundError):
         raise WrongState("container not running") from None

@@ -55,7 +55,7 @@ def _shares_pids(container: "Container") -> bool:
 def _one(container: "Container", at: "place.Place", number: int) -> None:
     record = container.record
     try:
-        pidfd = posix.pidfd_open(record["pid"]) if record["pid"] else -1
+        pidfd = store.pidfd(record["pid"]) if record["pid"] else -1
     except ProcessLookupError:
         pidfd = -1
     if pidfd < 0:

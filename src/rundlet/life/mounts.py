@@ -173,7 +173,7 @@ def _enter(
 ) -> "Executor":
     """A process in the container's namespaces that holds the `sources`."""
     try:
-        init = posix.pidfd_open(record["pid"])
+        init = store.pidfd(record["pid"])
     except ProcessLookupError:
         raise WrongState("container not running") from None
     try:

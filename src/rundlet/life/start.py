@@ -105,7 +105,7 @@ def _until_gone(record: "Record") -> None:
     from select import POLLIN, poll
 
     try:
-        pidfd = posix.pidfd_open(record["pid"])
+        pidfd = store.pidfd(record["pid"])
     except ProcessLookupError:
         return
     try:

@@ -204,6 +204,19 @@ def put(folder: int, name: str, text: bytes) -> None:
             posix.close(fd)
 
 
+def pidfd(pid: int) -> int:
+    """pidfd_open(2). Raises ProcessLookupError when there is no such process; to the kernel one that has been waited for, and whose session
+    or process group lives on, is no process either, with another errno."""
+    try:
+        return posix.pidfd_open(pid)
+    except OSError as e:
+        from rundlet.kernel import EINVAL, ESRCH
+
+        if e.errno == EINVAL:
+            raise ProcessLookupError(ESRCH, "no such process") from None
+        raise
+
+
 def read(path: str) -> bytes:
     """A whole file."""
     fd = posix.open(path, O_RDONLY | O_CLOEXEC)

@@ -114,7 +114,7 @@ class Events:
     def _hold(self, id: str, process: tuple[int, int]) -> int:
         pid, start = process
         try:
-            fd = posix.pidfd_open(pid)
+            fd = store.pidfd(pid)
         except ProcessLookupError:
             self.changed(id)  # it has just ended
             return -1
