@@ -15,6 +15,7 @@ from rundlet.errors import BadSpec, Fault, Refused, Usage
 from rundlet.life import bundle, deciding, preload, process, rootless, store
 from rundlet.options import Options
 from rundlet.plan import delegation, devicefilter, order, resources, stages, systemd
+from rundlet.plan.label import joined
 from rundlet.plan.seccomp import describe, receiver
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class Explanation:
         own = self.facts["apparmor"]["label"]
         if self.transition is None:
             return {"from": own, "to": None, "action": "refuse", "reason": str(self.refusal), "row": None}
-        to = None if self.facts["apparmor"]["state"] != "on" else "//&".join(self.transition.expected) if self.transition.expected else own
+        to = None if self.facts["apparmor"]["state"] != "on" else joined(self.transition.expected) if self.transition.expected else own
         return {"from": own, "to": to, "action": self.transition.action, "reason": self.transition.reason, "row": self.transition.row}
 
     def as_text(self, steps: bool = False) -> str:

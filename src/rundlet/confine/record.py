@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rundlet import kernel
 from rundlet.errors import WrongState
 from rundlet.life import record, store
+from rundlet.plan.label import joined
 
 if TYPE_CHECKING:
     from rundlet.options import Options
@@ -42,7 +43,7 @@ def text(found: dict[str, Any]) -> str:
         _line("", f"user {asked['user']['uid']}, group {asked['user']['gid']}; namespaces: {', '.join(asked['namespaces']) or 'none'}"),
         _line("decided", f"{decided['action']} {decided['profile']}".rstrip() + (f" (row {decided['row']})" if decided["row"] else "")),
         _line("", f"because {decided['reason']}"),
-        _line("", f"label to be: {'//&'.join(decided['label']) or 'none'}"),
+        _line("", f"label to be: {joined(decided['label']) or 'none'}"),
     ]
     if seen is None:
         lines.append(_line("observed", "nothing: it has not been started, or had ended at once"))

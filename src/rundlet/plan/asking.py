@@ -72,7 +72,11 @@ def still(transition: Transition, interface: "Literal['lsm', 'scoped', 'legacy']
         calls += _pending_by_call(transition, fine=("ENOSYS", "EPERM"), on_fine="file")
     calls += _pending_by_file(transition, interface, label="file")
     what = f'see that the label "{transition.profile}" is still the one asked for'
-    hint = f'the profile "{transition.profile}" was removed or replaced; load it and create the container anew'
+    # engines look for the path between backticks
+    hint = (
+        f'read from `/proc/{ATTRIBUTE[interface]}`: the profile "{transition.profile}" was removed, which loading it again does not undo; '
+        "load it, and create the container anew"
+    )
     return (Step(what, *calls, kind="still", hint=hint),)
 
 

@@ -8,9 +8,10 @@ sources cited are those of security/apparmor/.
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
 LONGEST = 4000  # the kernel cuts what exceeds a page without a word, and a name cut short may be another profile's
+BLANKS = b" \t\n\v\f\r\xa0"  # isspace() of the kernel, to which text is Latin-1: lib/ctype.c
 LEARNING = "//null-"  # policy.c: how the kernel names the profiles it invents for a complaining one
 
 
@@ -42,6 +43,26 @@ def components(label: str) -> "tuple[str, ...]":
     return tuple(found)
 
 
+def joined(profiles: "Iterable[str]") -> str:
+    """A label of these profiles in the order in which the kernel prints it: by the depth of the policy namespace, its name, and the
+    profile's name, all by bytes, with a namespace once for all profiles of it that follow.
+
+    Source: profile_cmp() and aa_label_snxprint() in label.c.
+    """
+    parts = sorted({split_namespace(name) for name in profiles}, key=_order)
+    found, before = [], ""
+    for namespace, name in parts:
+        found.append(f":{namespace}:{name}" if namespace != before else name)
+        before = namespace
+    return "//&".join(found)
+
+
+def _order(part: "tuple[str, str]") -> "tuple[int, bytes, bytes]":
+    namespace, name = part
+    depth = namespace.count("//") + 1 if namespace else 0
+    return depth, namespace.encode("utf-8", "surrogateescape"), name.encode("utf-8", "surrogateescape")
+
+
 def split_namespace(name: str) -> "tuple[str, str]":
     """The policy namespace ("" for the reader's own) and the profile of `P`, `:ns:P` or `:ns://P`."""
     if name[:1] != ":":
@@ -54,6 +75,12 @@ def canonical(name: str) -> str:
     """A profile's name as labels print it: `:ns://P`, the form of the kernel's list of profiles, becomes `:ns:P`."""
     namespace, profile = split_namespace(name)
     return f":{namespace}:{profile}" if namespace else profile
+
+
+def loading(name: str) -> str:
+    """The command that loads a profile."""
+    namespace = split_namespace(name)[0]
+    return f"apparmor_parser -n {namespace} -r FILE" if namespace else "apparmor_parser -r FILE"
 
 
 def pattern(label: str, before: str = "") -> str:
@@ -79,9 +106,10 @@ def name_fault(name: str, loaded: "Collection[str] | None" = None) -> str:
         return "it is a stack of profiles; name one of them"
     if LEARNING in name:
         return "it names a profile that the kernel invents while learning"
-    if name != name.strip(" \t\v\f\r") or profile != profile.strip(" \t\v\f\r"):
-        return "the kernel drops the blanks around it"
-    if len(name.encode("utf-8", "surrogateescape")) > LONGEST:
+    raw, bare = (text.encode("utf-8", "surrogateescape") for text in (name, profile))
+    if raw != raw.strip(BLANKS) or bare != bare.strip(BLANKS):
+        return "the kernel drops the blanks around it" + (", and the byte a0 is one to it" if b"\xa0" in (raw[-1:], bare[-1:]) else "")
+    if len(raw) > LONGEST:
         return f"it is longer than {LONGEST} bytes"
     if not profile or (name[:1] == ":" and not namespace):
         return "it names no profile, which means unconfined to the kernel"

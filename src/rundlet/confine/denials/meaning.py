@@ -7,7 +7,7 @@ import re
 
 from rundlet.confine.denials.record import Record
 from rundlet.confine.denials.rule import class_of, mask
-from rundlet.plan.label import LEARNING, components
+from rundlet.plan.label import LEARNING, components, loading
 
 VERBS = {
     "r": "read", "w": "write", "c": "create", "d": "delete", "a": "append to", "l": "link", "k": "lock", "m": "map executable",
@@ -126,7 +126,7 @@ def _no_new_privs(record: Record) -> str:
 def _not_loaded(record: Record) -> str:
     name = record.get("target") or record.get("name")
     if record.get("info") in ("label not found", "profile not found"):
-        return f'the profile "{name}" is not loaded; load it with: apparmor_parser -r FILE'
+        return f'the profile "{name}" is not loaded; load it with: {loading(name or "")}'
     if record.get("info") == "profile transition not found":
         return (
             f'"{label_of(record)}" has a rule to execute {record.get("name")} under the profile "{name}", which is not loaded; load it, '

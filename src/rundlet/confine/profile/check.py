@@ -12,7 +12,7 @@ from rundlet.errors import Refused, Usage
 from rundlet.life.loaded import Loaded, Malformed
 from rundlet.options import Options
 from rundlet.plan.apparmor import decide
-from rundlet.plan.label import components, parse
+from rundlet.plan.label import components, joined, parse
 
 GOOD, BAD, UNKNOWN, NOTE = "good", "bad", "unknown", "note"
 
@@ -90,7 +90,7 @@ def of_profile(source: Source, name: str, facts: Any, there: dict[str, Loaded] |
             continue
         stacks |= transition.action == "stack"
         verb = {"exec": "changed to", "stack": "stacked as", "keep": "kept as"}[transition.action]
-        found.append((GOOD, when, f"{verb} {'//&'.join(transition.expected)}: {transition.reason}"))
+        found.append((GOOD, when, f"{verb} {joined(transition.expected)}: {transition.reason}"))
     if block is None or source.flat is None:
         return [*found, (NOTE, "rules", "the kernel does not tell the rules of a loaded profile; check its file for those")]
     if "complain" in block.flags:

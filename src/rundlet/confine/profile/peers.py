@@ -12,7 +12,7 @@ from rundlet.confine.profile.language import Block, parse
 from rundlet.confine.profile.rule import PeerRule, peer_rule, peer_rules, variables
 from rundlet.errors import Refused
 from rundlet.plan.apparmor import Transition, rule
-from rundlet.plan.label import components, pattern
+from rundlet.plan.label import components, joined, pattern
 
 MARK = "# for peers stacked on {0}, as rundlet profile derive has them"
 
@@ -50,7 +50,7 @@ def stacked(profile: str, runtime: str) -> str:
     if any(name[:1] == ":" for name in names):
         why = f'a rule for "{runtime}" would depend on the policy namespace that it is seen from'
         raise Refused(why, "derive for labels without namespaces")
-    return "//&".join(sorted(names, key=lambda name: name.encode("utf-8", "surrogateescape")))
+    return joined(names)
 
 
 def additions(flat: Block, runtime: str) -> tuple[Addition, ...]:

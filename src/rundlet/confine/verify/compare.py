@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rundlet.confine.verify.expect import CAP_SYS_ADMIN, INFINITY, SETS, Confinement, names
 from rundlet.confine.verify.facts import why
 from rundlet.confine.verify.model import Difference, Unknown
-from rundlet.plan.label import LEARNING, components
+from rundlet.plan.label import LEARNING, components, joined
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -99,7 +99,7 @@ def label(task: "Task", expect: Confinement, around: Around, found: Findings) ->
     """The AppArmor label: components as a set; a hat or child of a profile is no way out of it."""
     if not expect.label or "apparmor.label" in task.unread:
         return
-    asked = "//&".join(sorted(expect.label))
+    asked = joined(expect.label)
     if around.apparmor == "unknown":
         found.cannot_tell("apparmor.label", task.who, "it cannot be told whether AppArmor is on")
         return
