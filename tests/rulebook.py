@@ -82,7 +82,7 @@ def facts(
             "loaded": list(LOADED) if known and on else None, "interface": "lsm",
             "restrict_unconfined": None, "restrict_userns": None, **more,
         },
-        "nnp": inherited,
+        "nnp": inherited, "caps": {"effective": ["CAP_MAC_OVERRIDE"], "bounding": []}, "user_namespace": False,
     }
 
 

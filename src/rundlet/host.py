@@ -16,13 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Literal, TypedDict
 
-    from rundlet.plan.apparmor import AppArmor
-
-    class Caps(TypedDict):
-        """Capability sets by name, `CAP_CHOWN`; those newer than this runtime are called `CAP_41` and so on."""
-
-        effective: list[str]
-        bounding: list[str]
+    from rundlet.plan.apparmor import AppArmor, Caps
 
     class Facts(TypedDict):
         """All facts; `nnp`, `seccomp` and `caps` are those of the calling thread; capabilities count in the runtime's own user namespace,
@@ -55,7 +49,7 @@ def facts(profile: "str | None" = None, everything: bool = False) -> "Facts":
     security/apparmor/apparmorfs.c and lsm.c).
     """
     kernel = posix.uname()
-    status = _read(PROC + "/thread-self/status")
+    status = _own_status()
     modules = _try(SECURITY + "/lsm")
     lsm = modules.strip().split(",") if modules is not None else None
     return {
@@ -71,6 +65,21 @@ def facts(profile: "str | None" = None, everything: bool = False) -> "Facts":
         "apparmor": apparmor(kernel.release, lsm, bool(profile) or everything),
         "cgroup": layout.read(),
     }
+
+
+def _own_status() -> str:
+    """The caller's own lines of proc_pid_status(5), from a /proc that shows the processes as the caller counts them: what is told of
+    another process there, and written to it, would else be another's."""
+    path = PROC + "/thread-self/status"
+    try:
+        status = _read(path)
+    except OSError as e:
+        raise Refused(f"cannot tell what the runtime is: {path}: {errno_name(e)}", "mount a procfs on /proc") from None
+    own = _field(status, "Tgid")
+    if own != str(posix.getpid()):
+        why = f"it calls this process {own}, which is {posix.getpid()}" if own else "it does not have the runtime's status"
+        raise Refused(f"{PROC} is not that of the runtime's PID namespace: {why}", "mount a procfs there: unshare --mount-proc, mount(8)")
+    return status
 
 
 def apparmor(release: str, lsm: "list[str] | None", loaded: bool) -> "AppArmor":
@@ -126,7 +135,7 @@ def label_of(pid: int) -> "tuple[str, str | None]":
         return parse(_read(path))
     except OSError as e:
         # engines look for the path between backticks and take "permission denied" for another fault, so the errno has its name
-        raise Refused(f"read from `{path}`: {_errno(e)}", "the runtime's own profile must permit reading it") from None
+        raise Refused(f"read from `{path}`: {errno_name(e)}", "the runtime's own profile must permit reading it") from None
 
 
 def attributes_of_another() -> str:
@@ -146,9 +155,12 @@ def _state() -> "Literal['on', 'off', 'absent']":
         word = _read(path).strip()
     except OSError as e:
         if e.errno not in (ENOENT, ENOTDIR):
-            raise Refused(f"cannot tell whether AppArmor is on: {path}: {_errno(e)}", "make it readable") from None
+            raise Refused(f"cannot tell whether AppArmor is on: {path}: {errno_name(e)}", "make it readable") from None
         if not _exists(MODULES):
             raise Refused(f"cannot tell whether AppArmor is on: {MODULES} does not exist", "mount sysfs on /sys") from None
+        if _exists(PROC + "/thread-self" + SCOPED):  # a kernel that has the one has the other
+            why = f"the kernel has it, but {MODULES}/apparmor does not exist"
+            raise Refused(f"cannot tell whether AppArmor is on: {why}", "mount sysfs on /sys, and nothing over it") from None
         return "absent"
     if word not in ("Y", "N"):
         raise Refused(f'cannot tell whether AppArmor is on: {path} says "{word}", neither Y nor N', "mount sysfs on /sys")
@@ -193,7 +205,8 @@ def user_namespace() -> bool:
         return False  # a kernel without user namespaces has no other one
 
 
-def _errno(error: OSError) -> str:
+def errno_name(error: OSError) -> str:
+    """EACCES, and so on."""
     from errno import errorcode
 
     return errorcode.get(error.errno or 0, f"errno {error.errno}")

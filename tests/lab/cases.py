@@ -63,6 +63,7 @@ class Attempt:
     profile: str | None = "web"
     nnp: bool = False
     user: bool = False  # a user namespace
+    shares: bool = False  # the host's PID namespace
     into: str = "plain"
     sysctl: str = ""
     removed: bool = False
@@ -164,6 +165,8 @@ TRAPS = [
     # user namespaces
     Attempt("user namespace: run", "run", nnp=True, user=True),
     Attempt("user namespace, stacked: run", "run", GUARDED, "sealed", True, user=True),
+    # what the program leaves is ended by its cgroup: it has been waited for, and its pid is that of a session
+    Attempt("the host's PID namespace: run", "run", GUARDED, "sealed", True, shares=True),
     # what is only seen after the exec
     Attempt("the profile goes before start: create", "create", profile="fleeting", nnp=True, removed=True),
     Attempt("the profile goes before start, stacked: create", "create", LEARNS, "fleeting", True, removed=True),
@@ -179,6 +182,11 @@ TRAPS = [
     Attempt("restricted, powerless: run", "run", Own(powerless=True), "sealed", True, sysctl=UNCONFINED),
     Attempt("restricted, powerless: create", "create", Own(powerless=True), "sealed", True, sysctl=UNCONFINED),
     Attempt("restricted, powerless: exec", "exec", Own(powerless=True), "sealed", True, sysctl=UNCONFINED),
+    Attempt("restricted, powerless, unconfined asked: run", "run", Own(powerless=True), "unconfined", sysctl=UNCONFINED),
+    # where it is not known, it is found out
+    Attempt("restricted, powerless, hidden: run", "run", Own(powerless=True, hidden=True), "sealed", True, sysctl=UNCONFINED),
+    Attempt("restricted, powerless, hidden: create", "create", Own(powerless=True, hidden=True), "sealed", True, sysctl=UNCONFINED),
+    Attempt("restricted, powerless, hidden: exec", "exec", Own(powerless=True, hidden=True), "sealed", True, sysctl=UNCONFINED),
     Attempt("restricted user namespaces: run", "run", profile="sealed", nnp=True, user=True, sysctl=USERNS),
 ]
 

@@ -33,7 +33,8 @@ class Not:
     status: int = 1
 
 
-REMOVED = Not(('the label "fleeting" is still the one asked for', 'the profile "fleeting" was removed or replaced'))
+REMOVED = Not(('the label "fleeting" is still the one asked for', 'the profile "fleeting" was removed, which', "`/proc/thread-self/attr/apparmor/exec`"))
+REFUSED = Not(('cannot apply the apparmor profile "sealed"', 'the label would be "sealed//&unconfined"', "CAP_MAC_OVERRIDE"))
 ADDED = "adds unconfined where the runtime is unconfined and lacks CAP_MAC_OVERRIDE"
 # a rule for the program exists, but not for this profile: the kernel says no at the execve itself
 NO_PAIR = Not(('exec: "sh": permission denied',), 126)
@@ -80,6 +81,7 @@ TRAPS: dict[str, Runs | Killed | Not] = {
     "as the container, in a user namespace": Runs("web", ALL),
     "user namespace: run": Runs("web", ALL),
     "user namespace, stacked: run": Runs("guarded//&sealed", {"public"}, False),
+    "the host's PID namespace: run": Runs("guarded//&sealed", {"public"}, False),
     # the kernel puts unconfined in the place of a profile that is removed: seen before the exec
     "the profile goes before start: create": REMOVED,
     "the profile goes before start, stacked: create": REMOVED,
@@ -90,9 +92,13 @@ TRAPS: dict[str, Runs | Killed | Not] = {
     "restricted: exec": Runs("sealed", RUNTIMES),
     "restricted, user namespace: exec": Runs("sealed", RUNTIMES),
     "restricted, unconfined mode, powerless: run": Runs("sealed", RUNTIMES),
-    "restricted, powerless: run": Killed("sealed//&unconfined", ADDED),
-    "restricted, powerless: create": Killed("sealed//&unconfined", ADDED),
-    "restricted, powerless: exec": Killed("sealed//&unconfined", ADDED),
+    "restricted, powerless: run": REFUSED,
+    "restricted, powerless: create": REFUSED,
+    "restricted, powerless: exec": REFUSED,
+    "restricted, powerless, unconfined asked: run": Runs("unconfined", ALL),
+    "restricted, powerless, hidden: run": Killed("sealed//&unconfined", ADDED),
+    "restricted, powerless, hidden: create": Killed("sealed//&unconfined", ADDED),
+    "restricted, powerless, hidden: exec": Killed("sealed//&unconfined", ADDED),
     "restricted user namespaces: run": Runs("sealed", RUNTIMES),
 }
 # the exec that says nothing goes by the container's no_new_privs

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rundlet import host
+from tests.lab import moved
 from tests.lab.cases import (
     ATTACHED,
     DEEDS,
@@ -69,7 +70,7 @@ def process(attempt: Attempt) -> dict[str, Any]:
 
 def config(attempt: Attempt) -> dict[str, Any]:
     """A small container: what AppArmor does not see need not be there."""
-    linux: dict[str, Any] = {"namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts")]}
+    linux: dict[str, Any] = {"namespaces": [{"type": kind} for kind in ("mount", "ipc", "uts", *(() if attempt.shares else ("pid",)))]}
     if attempt.user:
         linux["namespaces"].append({"type": "user"})
         linux |= {f"{kind}Mappings": [{"containerID": 0, "hostID": 100000, "size": 65536}] for kind in ("uid", "gid")}
@@ -278,6 +279,9 @@ def main(words: list[str]) -> None:
         tell(f"{case.row} {case.name}: oracle", oracle(library, own(case), case.profile, case.config, BUSYBOX))
     for attempt in [*HOMES, *(of_case(case, verb) for case, verb in TABLE), *TRAPS]:
         tell(attempt.name, lab.attempt(attempt))
+    load(moved.POLICY)
+    for moving in moved.MOVING:
+        tell(f"moved: {moving.name}", moved.look(moving, BUSYBOX, load))
     for name, words in DEEDS.items():
         tell(f"deed: {name}", lab.deed(words))
     tell("in a program", lab.program(GUARDED))

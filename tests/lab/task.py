@@ -11,7 +11,7 @@ from typing import Any
 from rundlet import host
 from rundlet.errors import Refused
 from rundlet.plan.apparmor import decide
-from rundlet.plan.label import parse
+from rundlet.plan.label import joined, parse
 from tests.lab.cases import Own
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -149,7 +149,7 @@ def _ask(library: Library, own: Own, profile: str | None, nnp: bool, program: st
     transition = None
     try:
         transition = decide(facts, {"profile": profile, "nnp": nnp})
-        found["action"], found["expected"] = transition.action, transition.expected
+        found["action"], found["expected"], found["shown"] = transition.action, transition.expected, joined(transition.expected)
         if transition.action != "keep":
             library.ask(transition.action, transition.profile)
     except Refused as refused:

@@ -185,7 +185,9 @@ def test_libapparmor_agrees(seen: Results, case: Case) -> None:
         verbs = [verb for other, verb in TABLE if other is case]
         assert verbs
         for verb in verbs:
-            assert found["after"] == said(seen[of_case(case, verb).name], "label"), verb
+            there = seen[of_case(case, verb).name]
+            assert found["after"] == said(there, "label"), verb
+            assert found["shown"] == parse(there["attr/apparmor/current"])[0], verb
 
 
 @pytest.mark.parametrize("attempt", OFF, ids=lambda attempt: attempt.name)
@@ -236,6 +238,34 @@ def test_trap(seen: Results, kernel: str, trap: Attempt) -> None:
     assert {line.partition(" ")[2] for line in found["said"] if line.startswith("reads ")} == due.reads, found
     assert ("signals itself" in found["said"]) == due.signals, found
     assert said(found, "nnp") == expected.INHERITED.get(trap.name, str(int(trap.nnp or trap.own.nnp))), found
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("changes to another", "elsewhere"),
+        ("stacks another on itself", "elsewhere//&roams"),
+        ("goes into a hat", "roams//hat"),
+        ("leaves confinement as it may", "unconfined"),
+        ("of a stack, stacks another", "elsewhere//&roams//&rt-learns"),
+        ("learns", "learns-too//null-nope"),
+    ],
+)
+def test_a_process_that_changes_its_label_at_once_may_do_so(seen: Results, name: str, label: str) -> None:
+    assert seen[f"moved: {name}"]["seen"] == label
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("returns to the runtime's label", '"unconfined"'),
+        ("changes to another while policy is loaded", '"elsewhere" (enforce)'),
+        ("its profile is removed", '"unconfined"'),
+        ("never came to it, for the runtime complains", '"rt-learns" (complain)'),
+    ],
+)
+def test_a_label_that_may_be_the_kernels_doing_is_none_of_the_process(seen: Results, name: str, label: str) -> None:
+    assert f"is killed: the process runs under the apparmor label {label}, not under" in seen[f"moved: {name}"]["fault"]
 
 
 NEEDS = 'the runtime\'s profile "mute" needs the rule: {0}peer=shut, and the container\'s profile "shut" needs the rule: {1}peer=mute,'

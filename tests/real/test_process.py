@@ -557,17 +557,17 @@ def test_capabilities_of_a_user_namespace_of_its_own_are_no_fault(leaves: bool) 
     asked: Any = {"action": "keep", "profile": "", "label": [], "nnp": False, "seccomp": False, "bounding": 0}
     script = f"read go; exec {'unshare --user' if leaves else ''} sleep 1000"
     with subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE) as child:
-        watch = observe.Watch(child.pid)
+        watch = observe.Watch(child.pid, asked)
         try:
             assert child.stdin
             child.stdin.write(b"\n")
             child.stdin.flush()
             assert bundles.eventually(lambda: Path(f"/proc/{child.pid}/cmdline").read_bytes() == b"sleep\x001000\x00")
             if leaves:
-                watch.check(asked)
+                watch.check()
             else:
                 with pytest.raises(Refused, match="the bounding set holds"):
-                    watch.check(asked)
+                    watch.check()
         finally:
             watch.close()
             child.kill()

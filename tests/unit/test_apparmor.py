@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from rundlet.errors import Refused
 from rundlet.kernel import ERRNO
-from rundlet.plan.apparmor import Transition, check, decide, pending_ok, rule, write_failed
+from rundlet.plan.apparmor import Transition, by_itself, check, decide, pending_ok, rule, write_failed
 from rundlet.plan.asking import proc_steps, steps
-from rundlet.plan.label import canonical, components, name_fault, parse
+from rundlet.plan.label import canonical, components, joined, name_fault, parse
 from rundlet.plan.step import Call, Data, Out, Slot, Step
 from tests import rulebook as book
 from tests.rulebook import CASES, ENFORCING, FREE, LEARNING, LOADED, PLAIN, ROWS, TWO, Case, View, facts, situation
@@ -72,6 +72,28 @@ def test_components(label: str, expected: tuple[str, ...]) -> None:
 @given(st.lists(NAMES, min_size=1, max_size=5))
 def test_components_undo_the_kernels_joining(names: list[str]) -> None:
     assert components("//&".join(names)) == tuple(names)
+
+
+@pytest.mark.parametrize(
+    ("profiles", "label"),
+    [
+        (["web", "rt"], "rt//&web"),
+        ([":box:web", "rt"], "rt//&:box:web"),
+        ([":box:b", "zz", ":box:a"], "zz//&:box:a//&b"),
+        ([":a//b:x", ":z:x", ":b:x"], ":b:x//&:z:x//&:a//b:x"),
+        (["a_b", "Z", "a.b"], "Z//&a.b//&a_b"),
+        (["web", "web"], "web"),
+        ([], ""),
+    ],
+)
+def test_a_label_is_written_as_the_kernel_does(profiles: list[str], label: str) -> None:
+    assert joined(profiles) == label
+    assert set(components(label)) == set(profiles) or not profiles
+
+
+@pytest.mark.parametrize("name", ["citt\u00e0", ":box:citt\u00e0", "web\u00a0", "web\v"])
+def test_what_the_kernel_takes_for_a_blank_ends_no_name(name: str) -> None:
+    assert "the kernel drops the blanks around it" in name_fault(name)
 
 
 @given(st.sampled_from(["box", "box//inner"]), NAMES.filter(lambda name: name.strip() == name))
@@ -311,6 +333,55 @@ def test_check(transition: Transition, label: str, mode: str | None, words: str 
     else:
         assert found
         assert words in found
+
+
+@pytest.mark.parametrize(
+    ("transition", "own", "label", "may"),
+    [
+        # change_profile, stacking on itself, a hat, the exec of another program, of one that a complaining profile does not know
+        (EXEC, "unconfined", "other", True),
+        (EXEC, "rt", "other", True),
+        (EXEC, "unconfined", "web//&other", True),
+        (EXEC, "unconfined", "web//hat", True),
+        (EXEC, "rt", "unconfined", True),
+        (EXEC, "rt-learns", "web//null-/bin/x", True),
+        (stacked("rt"), "rt", "other//&rt", True),
+        (stacked("rt"), "rt", "rt//&unconfined", True),
+        (stacked("rt-learns"), "rt-learns", "rt-learns//null-/bin/x//&web", True),
+        # the exec of one that was under the label before: all the same, or as a complaining one learns
+        (EXEC, "unconfined", "unconfined", False),
+        (EXEC, "rt-learns", "rt-learns", False),
+        (EXEC, "rt-learns", "rt-learns//null-web", False),
+        (stacked("rt-learns"), "rt-learns", "rt-learns", False),
+        (stacked("rt-learns"), "rt-learns", "rt-learns//&rt-learns//null-web", False),
+        # kernel.apparmor_restrict_unprivileged_unconfined
+        (EXEC, "unconfined", "unconfined//&web", False),
+        (EXEC, "unconfined", "other//&unconfined", False),
+        (Transition("exec", ":box:web", (":box:web",), "", 15), ":box:unconfined", ":box:unconfined//&web", False),
+        # one that is in the stack already
+        (Transition("stack", "rt-learns", ("rt-learns",), "", 11), "rt-learns", "rt-learns//null-/bin/x", True),
+    ],
+)
+def test_what_a_process_may_have_done_by_itself(transition: Transition, own: str, label: str, may: bool) -> None:
+    assert check(transition, label, "mixed") is not None
+    assert by_itself(transition, label, components(own)) == may
+
+
+def test_a_label_that_the_kernel_would_add_to_is_refused() -> None:
+    def situation(own: dict[str, str] = PLAIN, namespace: str | None = "root", **more: Any) -> Any:
+        host = {**facts(own, restrict_unconfined=True), "caps": {"effective": ["CAP_SYS_ADMIN"]}, **more}
+        host["apparmor"]["namespace"] = namespace
+        return host
+
+    request: Any = {"profile": "web", "nnp": False}
+    full = {"effective": ["CAP_MAC_OVERRIDE"]}
+    for host in (situation(), situation(caps=full, user_namespace=True)):
+        with pytest.raises(Refused, match='the label would be "unconfined//&web"'):
+            decide(host, request)
+        assert decide(host, {"profile": "unconfined", "nnp": False}).action == "exec"
+    # where it is not so, or not to be known, which the check after the exec finds out
+    for host in (situation(caps=full), situation(FREE), situation(namespace=None), situation(namespace="box")):
+        assert decide(host, request).expected == ("web",)
 
 
 @pytest.mark.parametrize(

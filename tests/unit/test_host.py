@@ -92,6 +92,26 @@ def test_facts_may_be_read_from_any_thread() -> None:
     assert found == [host.facts()]
 
 
+@pytest.mark.parametrize(("status", "why"), [(None, "ENOENT; mount a procfs on /proc"), ("", "not that of the runtime's PID namespace")])
+def test_without_a_procfs_nothing_can_be_told(tree: Tree, status: str | None, why: str) -> None:
+    if status is not None:
+        tree.put("proc/thread-self/status", status)
+    with pytest.raises(Refused, match=why):
+        host.facts()
+
+
+@pytest.mark.skipif(bool(os.geteuid()), reason="a PID namespace needs root")
+def test_the_proc_of_another_pid_namespace_is_refused() -> None:
+    """What is in the folder of a pid there is of another process."""
+    code = "from rundlet import host; print(host.facts()['uid'])"
+    words = [sys.executable, "-c", code]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    for more, status, says in ((["--mount-proc"], 0, ""), ([], 1, "which is 1; mount a procfs there")):
+        done = subprocess.run(["unshare", "--pid", "--fork", *more, *words], env=environment, capture_output=True, text=True)
+        assert done.returncode == status
+        assert says in done.stderr
+
+
 # ------------------------------------------------------------------------------------------------------------------ AppArmor
 
 
@@ -121,6 +141,12 @@ def test_an_unreadable_switch_is_an_error(tree: Tree) -> None:
 def test_no_sysfs_is_an_error(tree: Tree) -> None:
     (tree.root / "module").rmdir()
     with pytest.raises(Refused, match="mount sysfs"):
+        host.apparmor(RELEASES["lsm"], None, False)
+
+
+def test_what_hides_the_switch_is_an_error(tree: Tree) -> None:
+    tree.put("proc/thread-self/attr/apparmor/current", "unconfined\n")
+    with pytest.raises(Refused, match="the kernel has it, but .*/apparmor does not exist; mount sysfs"):
         host.apparmor(RELEASES["lsm"], None, False)
 
 

@@ -286,7 +286,7 @@ def _carry_out(
         from rundlet.life import execs
 
         execs.note(f"{store.root(options)}/{record['id']}", record, executor.pid, proc, expect)
-    watch = observe.Watch(executor.pid)
+    watch = observe.Watch(executor.pid, expect)
     # before the program runs: whoever is told by it that it runs may look for the file
     if options.pid_file:
         process.write_pid_file(options.pid_file, executor.pid)
@@ -297,7 +297,7 @@ def _carry_out(
 
             last = agent.telling(last, config, record, executor.pid, "running")
         _go(executor, (*last, plan_process.execute(proc)))
-        watch.check(expect)
+        watch.check()
     except BaseException:
         if options.pid_file:
             posix.unlink(options.pid_file)

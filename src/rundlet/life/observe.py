@@ -3,10 +3,11 @@
 import posix
 from posix import O_CLOEXEC, O_RDONLY
 
-from rundlet import host, kernel
+from rundlet import host, kernel, log
 from rundlet.errors import Fault, Refused
 from rundlet.life import store
-from rundlet.plan.apparmor import Transition, check, parse
+from rundlet.plan.apparmor import Transition, by_itself, check, components, parse
+from rundlet.plan.label import split_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,26 +18,49 @@ if TYPE_CHECKING:
     Seen: TypeAlias = tuple[str | None, str | None, dict[str, str]]  # label and mode, where there are any, and the lines of status
 
 
+class Before:
+    """What was seen of a process before its exec: what tells its user namespace, and where a label is due the profiles of the one it had
+    and the state of the policy; None where that is not to be had."""
+
+    __slots__ = ("users", "own", "policy")
+
+    def __init__(self, folder: int, pid: int, expect: "Expect | None") -> None:
+        self.users = _users(folder)
+        self.own: "tuple[str, ...] | None" = None
+        self.policy: "bytes | None" = None
+        if expect and expect["action"] != "keep":
+            try:
+                self.own = components(_label(folder, pid)[0])
+            except (OSError, Refused):
+                return  # it has ended, or may not be looked at
+            self.policy = _policy(expect)
+
+
 class Watch:
     """A process about to execute a program, held so that another one with its pid cannot be mistaken for it."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, expect: "Expect | None") -> None:
         self.pid = pid
-        self.folder = posix.open(f"/proc/{pid}", O_RDONLY | O_CLOEXEC)
-        self.users = _users(self.folder)
+        self.expect = expect
+        try:
+            self.folder = posix.open(f"/proc/{pid}", O_RDONLY | O_CLOEXEC)
+        except OSError as e:
+            why = f"cannot look at the container's process {pid} in /proc: {(e.strerror or '').lower()}"
+            raise Refused(why, "if it has not ended, mount /proc without hidepid for who runs this, proc(5)") from None
+        self.before = Before(self.folder, pid, expect)
 
     def close(self) -> None:
         """Lets go."""
         posix.close(self.folder)
 
-    def check(self, expect: "Expect | None") -> "Seen | None":
+    def check(self) -> "Seen | None":
         """Compares the live process with what was decided; raises Refused naming what differs. To be called once the exec has closed
         the close-on-exec descriptors. Returns what was seen, None where the process has ended."""
-        return verify(self.folder, self.pid, expect, self.users)
+        return verify(self.folder, self.pid, self.expect, self.before)
 
 
-def verify(folder: int, pid: int, expect: "Expect | None", users: "tuple[bytes, str]") -> "Seen | None":
-    """As Watch.check: `folder` is the process's /proc directory, `users` what _users() said before the exec.
+def verify(folder: int, pid: int, expect: "Expect | None", before: Before) -> "Seen | None":
+    """As Watch.check: `folder` is the process's /proc directory.
 
     A process that has ended and been reaped meanwhile can no longer be asked; what the kernel read back before the exec stands.
     """
@@ -48,11 +72,18 @@ def verify(folder: int, pid: int, expect: "Expect | None", users: "tuple[bytes, 
         status = _status(folder)
     except (ProcessLookupError, FileNotFoundError):
         return None
+    except OSError as e:
+        # engines take the words of EACCES and EPERM for other failures
+        why = f"the process is killed, for it cannot be seen how it runs: reading of /proc/{pid}: {host.errno_name(e)}"
+        rules = "@{PROC}/@{pid}/attr/{,apparmor/}current r, and @{PROC}/@{pid}/status r,"
+        raise Refused(why, f"a profile of the runtime needs the rules: {rules}") from None
     faults = []
     if label is not None:
         transition = Transition(expect["action"], expect["profile"], tuple(expect["label"]), "", 0)  # type: ignore[arg-type]
         fault = check(transition, *label)
-        if fault:
+        if fault and _by_itself(transition, label[0], before, expect):
+            log.debug(f"{fault}: it has changed the label by itself, as the one asked for permits")
+        elif fault:
             faults.append(fault)
     if expect["nnp"] and status.get("NoNewPrivs", "1") != "1":
         faults.append("no_new_privs is not set")
@@ -61,11 +92,26 @@ def verify(folder: int, pid: int, expect: "Expect | None", users: "tuple[bytes, 
         faults.append("no seccomp filter is in force")
     more = int(status["CapBnd"], 16) & ~expect["bounding"]
     # a program may make a user namespace at once, in which it has all capabilities: those of that namespace
-    if more and not _moved(users, _users(folder)):
+    if more and not _moved(before.users, _users(folder)):
         faults.append(f"the bounding set holds {', '.join(_capabilities(more))} beyond what was asked")
     if faults:
         raise Refused("the process does not run as was decided and is killed: " + "; ".join(faults))
     return (*(label or _any_label(folder)), status)
+
+
+def _by_itself(transition: Transition, label: str, before: Before, expect: "Expect") -> bool:
+    """Whether the process has had the right label, and was faster than we. It read back what its exec was to give it; what is put in
+    the place of a profile that is then removed could not be told from its own doing, so no policy may have changed since."""
+    if before.own is None or before.policy is None or not by_itself(transition, label, before.own):
+        return False
+    return before.policy == _policy(expect)
+
+
+def _policy(expect: "Expect") -> "bytes | None":
+    """The number that the kernel counts up with each profile that it loads, replaces or removes, of each policy namespace of a label."""
+    from rundlet.life import policy
+
+    return policy.revision({split_namespace(name)[0] for name in expect["label"]})
 
 
 def _users(folder: int) -> "tuple[bytes, str]":

@@ -1,6 +1,7 @@
 """The AppArmor policy in the kernel: of a profile its mode, and the hash of what was loaded, as securityfs tells them.
 
     /sys/kernel/security/apparmor/policy/[namespaces/NS/]profiles/NAME.N/{name,mode,sha1 or sha256,profiles/…}
+    /sys/kernel/security/apparmor/policy/[namespaces/NS/]revision
 
 Source: aa_fs and __aafs_profile_mkdir() in security/apparmor/apparmorfs.c. The kernel hashes what apparmor_parser(8) gave it, where
 apparmor.hash_policy is on.
@@ -36,6 +37,30 @@ def profiles(names: "Iterable[str]") -> "list[dict[str, str]]":
     return found
 
 
+def revision(namespaces: "Iterable[str]") -> "bytes | None":
+    """How often the policy of each policy namespace ("" for the reader's own) has changed; None where that is not to be read.
+
+    Source: __aa_bump_ns_revision() and ns_revision_read() in apparmorfs.c: loading, replacing and removing a profile count.
+    """
+    found = []
+    for namespace in sorted(namespaces):
+        try:
+            # the first read of an open file never waits, save for a policy that has never changed
+            fd = posix.open(_top(namespace) + "/revision", posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
+            try:
+                found.append(posix.read(fd, 64))
+            finally:
+                posix.close(fd)
+        except OSError:
+            return None
+    return b" ".join(found)
+
+
+def _top(namespace: str) -> str:
+    """The directory of a policy namespace."""
+    return POLICY + "".join(f"/namespaces/{part}" for part in namespace.split("//")) if namespace else POLICY
+
+
 def _about(folder: str) -> "dict[str, str]":
     about = {"mode": _text(folder + "/mode")}
     for kind in HASHES:
@@ -49,9 +74,7 @@ def _about(folder: str) -> "dict[str, str]":
 
 def _folder(namespace: str, profile: str) -> str:
     """The directory of a profile; empty where there is none. That of a hat or child is in its parent's."""
-    top = POLICY
-    for part in namespace.split("//") if namespace else ():
-        top += f"/namespaces/{part}"
+    top = _top(namespace)
     whole = ""
     for part in profile.split("//"):
         whole = f"{whole}//{part}" if whole else part

@@ -52,13 +52,13 @@ def start(container: "Container") -> None:
         if now != "created":
             raise WrongState(f"cannot start a container that is {now}")
     PIDS.append(record["pid"])
-    watch = observe.Watch(record["pid"])
+    watch = observe.Watch(record["pid"], record["expect"])
     try:
         if container.waiting:
             _running(container, record)  # before it is so: from here on the process may outlive us, and has to be found
         _release(container, record)
         try:
-            seen = watch.check(record["expect"])
+            seen = watch.check()
         except Fault as fault:
             fault.cleanup += observe.destroy(record)
             raise

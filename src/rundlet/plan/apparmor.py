@@ -13,7 +13,7 @@ __all__ = ["Transition", "check", "components", "decide", "parse", "pending_ok",
 
 from rundlet.errors import Refused
 from rundlet.kernel import ERRNO
-from rundlet.plan.label import LEARNING, canonical, components, name_fault, parse, pattern, split_namespace
+from rundlet.plan.label import LEARNING, canonical, components, joined, loading, name_fault, parse, pattern, split_namespace
 from rundlet.plan.value import Value
 
 TYPE_CHECKING = False
@@ -41,11 +41,19 @@ if TYPE_CHECKING:
         restrict_unconfined: bool | None
         restrict_userns: bool | None
 
+    class Caps(TypedDict):
+        """Capability sets by name, `CAP_CHOWN`; those newer than this runtime are called `CAP_41` and so on."""
+
+        effective: list[str]
+        bounding: list[str]
+
     class Situation(TypedDict):
-        """The part of the host's facts that the decision reads."""
+        """The part of the host's facts that the decision reads; `user_namespace` says whether the capabilities are not the host's."""
 
         apparmor: AppArmor
         nnp: bool
+        caps: Caps
+        user_namespace: bool
 
     class Request(TypedDict):
         """What the configuration asks for: process.apparmorProfile and process.noNewPrivileges."""
@@ -86,7 +94,8 @@ def decide(facts: "Situation", request: "Request") -> Transition:
 
     A confined task under no_new_privs may only narrow its label, so the profile is stacked on it; any other changes to it.
     The write precedes the drop of capabilities and the user namespace, so that
-    kernel.apparmor_restrict_unprivileged_unconfined cannot turn it into a stack on unconfined.
+    kernel.apparmor_restrict_unprivileged_unconfined turns it into a stack on unconfined only where the runtime itself is
+    unprivileged; that is refused where it can be known, and else found out by check().
     """
     host, profile = facts["apparmor"], request["profile"]
     own = {part["name"]: part["mode"] for part in host["components"]}
@@ -110,6 +119,8 @@ def decide(facts: "Situation", request: "Request") -> Transition:
         raise _not_loaded(host, target)
     if confined and nnp and not host["stack"]:
         raise _no_stacking(confined, target, facts, request)
+    if target != "unconfined" and _is_added_to(own, facts):
+        raise _added_to(target)
 
     if namespace:
         row = 15
@@ -207,6 +218,24 @@ def _not_loaded(host: "AppArmor", target: str) -> Refused:
     return Refused(f"apply apparmor profile `{target}`: profile not loaded: {_where(target, host)} is not loaded", _load(target, host))
 
 
+def _is_added_to(own: "dict[str, str]", facts: "Situation") -> bool:
+    # aa_change_profile() in domain.c: of a plainly unconfined task; in a policy namespace it may be a stack that cannot be seen from inside
+    host = facts["apparmor"]
+    return (
+        bool(host["restrict_unconfined"]) and list(own) == ["unconfined"] and host["namespace"] == "root"
+        and ("CAP_MAC_OVERRIDE" not in facts["caps"]["effective"] or facts.get("user_namespace", False))
+    )
+
+
+def _added_to(target: str) -> Refused:
+    return Refused(
+        f'cannot apply the apparmor profile "{target}": kernel.apparmor_restrict_unprivileged_unconfined is 1, and the runtime is '
+        f'unconfined without CAP_MAC_OVERRIDE of the host, so the label would be "{joined((target, "unconfined"))}", which the rules of '
+        "the profile for its own peers do not match",
+        "load a profile for the runtime, in unconfined mode, or start as root with CAP_MAC_OVERRIDE",
+    )
+
+
 def _no_stacking(confined: "list[str]", target: str, facts: "Situation", request: "Request") -> Refused:
     return Refused(
         f'cannot apply the apparmor profile "{target}": {_join(confined)} confines the runtime and '
@@ -222,11 +251,9 @@ def _where(target: str, host: "AppArmor") -> str:
 
 
 def _load(target: str, host: "AppArmor") -> str:
-    namespace = split_namespace(target)[0]
-    if namespace:
-        return f"load it with: apparmor_parser -n {namespace} -r FILE"
     own = host["namespace"] or "root"
-    return "load it with: apparmor_parser -r FILE" + ("" if own == "root" else f" (from outside the policy namespace: with -n {own})")
+    inside = "" if own == "root" or split_namespace(target)[0] else f" (from outside the policy namespace: with -n {own})"
+    return f"load it with: {loading(target)}{inside}"
 
 
 def _userns(own: "dict[str, str]") -> str:
@@ -332,5 +359,25 @@ def check(transition: Transition, label: str, mode: "str | None" = None) -> "str
         why = f'; the profile "{transition.profile}" was not applied'
         if "unconfined" in live - expected:  # domain.c, aa_get_newest_label(): what is left where a profile was
             why += ", or it was removed while the process waited"
-    wanted = "//&".join(sorted(transition.expected, key=lambda part: (part[:1] == ":", part)))  # other namespaces come last
-    return f'the process runs under the apparmor label {shown}, not under "{wanted}"{why}'
+    return f'the process runs under the apparmor label {shown}, not under "{joined(transition.expected)}"{why}'
+
+
+def by_itself(transition: Transition, label: str, own: "tuple[str, ...]") -> bool:
+    """Whether a process that was to get another label than the `label` it has can have come to it only by itself, as its profile permits:
+    by change_profile, a hat, or the exec of another program.
+
+    `own` are the components of its label before the exec, which the kernel found to be followed by the right one; and no policy may have
+    changed since. What the exec itself can then have made of it is told by `own`: under a complaining profile the label may have stayed,
+    and kernel.apparmor_restrict_unprivileged_unconfined may have added to an unconfined one. Source: handle_onexec() and
+    aa_change_profile() in domain.c.
+    """
+    live, free = components(label), {part for part in own if split_namespace(part)[1] == "unconfined"}
+    if free.intersection(live) and len(live) > 1 and not free.issubset(transition.expected):
+        return False
+    return any(part not in own and _learnt_from(part) not in {*own} - {transition.profile} for part in live)
+
+
+def _learnt_from(profile: str) -> str:
+    """The complaining profile for which the kernel invented this one; empty for one that was loaded."""
+    before, found, _ = profile.partition(LEARNING)
+    return before if found else ""
