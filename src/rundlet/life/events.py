@@ -57,7 +57,7 @@ def follow(record: "Record", at: "Place", interval: float) -> None:
     """Prints events until the container's first process has ended. Raises Refused where nobody counts its memory."""
     watch = oom.Watch(at)
     try:
-        end = posix.pidfd_open(record["pid"])
+        end = store.pidfd(record["pid"])
     except ProcessLookupError:
         watch.close()
         return

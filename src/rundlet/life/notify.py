@@ -14,7 +14,7 @@ from select import POLLIN, poll
 
 from rundlet import kernel, log
 from rundlet.errors import Fault
-from rundlet.life import sockets
+from rundlet.life import sockets, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Notify:
         if self._ours is None:
             return
         try:
-            pidfd = posix.pidfd_open(pid)
+            pidfd = store.pidfd(pid)
         except ProcessLookupError:
             return
         waiting = poll()
