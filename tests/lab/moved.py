@@ -3,6 +3,7 @@
 What is looked at after an exec may have moved on. Here it has: the look waits until the process says that it has done what it does.
 """
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from tests.lab.task import become, no_new_privs
 POLICY = """
 profile roams flags=(attach_disconnected) { file, capability, network, ptrace, unix, signal, change_profile, ^hat { file, } }
 profile elsewhere flags=(attach_disconnected) { file, signal, }
+profile blind flags=(attach_disconnected) { file, signal, ptrace, deny /proc/[0-9]*/attr/** r, }
 """
 CURRENT = "/proc/self/attr/apparmor/current"
 
@@ -32,6 +34,7 @@ class Moving:
     writes: str = ""
     late: bool = False  # no_new_privs after the label was asked for
     meanwhile: str = ""  # "load" or "remove"
+    by: str = "unconfined"  # the label of who looks
 
 
 MOVING = (
@@ -45,6 +48,7 @@ MOVING = (
     Moving("changes to another while policy is loaded", writes="changeprofile elsewhere", meanwhile="load"),
     Moving("its profile is removed", "rt-learns", profile="fleeting", label=("fleeting",), meanwhile="remove"),
     Moving("never came to it, for the runtime complains", "rt-learns", late=True),
+    Moving("cannot be looked at", by="blind"),
 )
 
 
@@ -82,12 +86,7 @@ def look(moving: Moving, program: str, load: Callable[..., None]) -> dict[str, A
             assert said.readline() == b"moved\n"
             if moving.meanwhile:
                 load(REMOVABLE if moving.meanwhile == "remove" else POLICY, *(("-R",) if moving.meanwhile == "remove" else ()))
-            found: dict[str, Any] = {}
-            try:
-                seen = watch.check()
-                found["seen"] = seen and seen[0]
-            except Fault as fault:
-                found["fault"] = str(fault)
+            found = _check(watch, moving.by)
         finally:
             watch.close()
             os.close(going)
@@ -95,3 +94,27 @@ def look(moving: Moving, program: str, load: Callable[..., None]) -> dict[str, A
             if moving.meanwhile == "remove":
                 load(REMOVABLE)
     return found
+
+
+def _check(watch: observe.Watch, by: str) -> dict[str, Any]:
+    """What one of another label makes of it."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            become(Own(by))()
+            try:
+                seen = watch.check()
+                found: dict[str, Any] = {"seen": seen and seen[0]}
+            except Fault as fault:
+                found = {"fault": str(fault)}
+            except OSError as failure:
+                found = {"failed": str(failure)}
+            os.write(writing, json.dumps(found).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as said:
+        told = said.read()
+    os.waitpid(pid, 0)
+    return dict(json.loads(told))

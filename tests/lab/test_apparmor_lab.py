@@ -268,6 +268,12 @@ def test_a_label_that_may_be_the_kernels_doing_is_none_of_the_process(seen: Resu
     assert f"is killed: the process runs under the apparmor label {label}, not under" in seen[f"moved: {name}"]["fault"]
 
 
+def test_a_process_that_may_not_be_looked_at_is_not_let_go_on(seen: Results) -> None:
+    fault = seen["moved: cannot be looked at"]["fault"]
+    assert "the process is killed, for it cannot be seen how it runs" in fault
+    assert "EACCES; a profile of the runtime needs the rules: @{PROC}/@{pid}/attr/{,apparmor/}current r," in fault
+
+
 NEEDS = 'the runtime\'s profile "mute" needs the rule: {0}peer=shut, and the container\'s profile "shut" needs the rule: {1}peer=mute,'
 
 
