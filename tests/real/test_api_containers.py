@@ -339,9 +339,9 @@ def test_what_runs_is_what_was_asked_for(box: Box, running: rundlet.Container) -
     assert differs.config == ""
     assert differs.status == "differs"
     assert any("CAP_NET_BIND_SERVICE" in one.holds for one in differs.differences)
-    with pytest.raises(rundlet.Usage, match="against a configuration"):
+    with pytest.raises(rundlet.Usage, match="looked at with a configuration"):
         rundlet.verify(running.pid)
-    with pytest.raises(rundlet.Usage, match="against its own"):
+    with pytest.raises(rundlet.Usage, match="with its own"):
         rundlet.verify(running, config=box.config)
     with pytest.raises(rundlet.WrongState, match="does not exist"):
         rundlet.verify("nobody", root=box.root)
