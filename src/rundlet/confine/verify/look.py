@@ -331,10 +331,14 @@ class Look:
 
     def _mounts(self, folder: int, first: "Process") -> None:
         found, linux = self.found, self.config["linux"]
+        space = first.main.spaces.get("mount")
+        if space is None:
+            found.cannot_tell("mount", "container", first.main.unread["namespace"])
+            return
         mounts = [{**mount, "destination": bundle.inner(self.target.rootfs, mount["destination"])} for mount in self.config["mounts"]]
         config: Any = {**self.config, "mounts": mounts}
         paths = ["/", *(mount["destination"] for mount in config["mounts"]), *linux["readonlyPaths"]]
-        seen = inside.view(folder, self.mounts.of(first.main.spaces["mount"], folder), paths, linux["maskedPaths"])
+        seen = inside.view(folder, self.mounts.of(space, folder), paths, linux["maskedPaths"])
         rootfs = None
         if self.target.rootfs:
             try:

@@ -4,7 +4,7 @@ another one which gets its number meanwhile is not mistaken for it: proc(5)."""
 import os
 from dataclasses import dataclass, field
 
-from rundlet.kernel import NAMESPACES, O_PATH
+from rundlet.kernel import EINVAL, NAMESPACES, O_PATH
 from rundlet.plan.label import parse
 
 NS_FILES = {kind: {"network": "net", "mount": "mnt"}.get(kind, kind) for kind in NAMESPACES}
@@ -122,7 +122,12 @@ class Inside:
 
 
 def _mountinfo(folder: int, below: str) -> dict[int, list[str]]:
-    lines = read(folder, below + "mountinfo").decode("utf-8", "surrogateescape").splitlines()
+    try:
+        lines = read(folder, below + "mountinfo").decode("utf-8", "surrogateescape").splitlines()
+    except OSError as e:
+        if e.errno == EINVAL:
+            raise ProcessLookupError from None  # it is about to end: mounts_open_common() in fs/proc_namespace.c
+        raise
     return {int(words[0]): words for words in (line.split(" ") for line in lines)}
 
 
@@ -235,6 +240,8 @@ def _task(folder: int, below: str, pid: int, tid: int, text: bytes, apparmor: bo
         try:
             spaces[kind] = os.readlink(f"{below}ns/{file}", dir_fd=folder)
         except FileNotFoundError:
+            if kind == "mount":
+                raise  # every kernel has these: it is about to end
             continue  # a kernel without this kind
         except PermissionError as e:
             unread["namespace"] = _why(e)
