@@ -70,8 +70,9 @@ VERBS = {
     ),
     "watch": (
         "keep verifying the containers, and tell what changes",
-        "Verifies each container when something happens to it and once in every interval. Prints a line for each change, and serves a page "
-        "for people and metrics for Prometheus. Changes nothing itself.",
+        "Verifies each container when something happens to it and once in every interval, or the one of any runtime whose first process is "
+        "--pid and whose configuration is --config. Prints a line for each change, and serves a page for people and metrics for "
+        "Prometheus. Changes nothing itself.",
     ),
     "denials": (
         "print what the kernel denied to containers, why, and what would permit it",

@@ -78,7 +78,9 @@ VERBS = {
         "rundlet.confine.verify.command", "[ID]...", "all,a pid=N config,c=FILE format,f=table|json|sarif|junit json>format=json help,h",
     ),
     "record": ("rundlet.confine.record", "ID", "json help,h"),
-    "watch": ("rundlet.confine.watch.command", "", "interval=TIME listen=ADDR:PORT allow-host=NAME... once json help,h"),
+    "watch": (
+        "rundlet.confine.watch.command", "", "interval=TIME listen=ADDR:PORT allow-host=NAME... pid=N config,c=FILE once json help,h",
+    ),
     "denials": ("rundlet.confine.denials.command", "[ID]", "follow,f since=TIME pid=N config,c=FILE json help,h"),
     "lab": (
         "rundlet.lab.command", "[COMMAND...]",

@@ -6,6 +6,7 @@ The interval is so long that a test would end before it, except where nothing bu
 import json
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import time
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests import bundles
 from tests.bundles import PATIENCE, Box, children, eventually, status_of
 from tests.real.test_denials import filtered, unreadable
 
@@ -164,6 +166,56 @@ def test_a_limit_changed_by_hand(box: Box, watching: Callable[..., Watching]) ->
     before = watch.verifications()
     assert counted(watch, before - 1)
     assert len([event for event in watch.said if event["event"] == "verdict"]) == 3
+
+
+@pytest.mark.parametrize("peer", ["rundlet", "crun", "runc"])
+def test_a_container_of_any_runtime(boxes: Callable[..., Box], watching: Callable[..., Watching], peer: str) -> None:
+    """By its first process and the bundle: a limit by the event, its end, and then there is nothing left to be watched."""
+    words = {"rundlet": bundles.words(), "crun": bundles.crun(), "runc": [shutil.which("runc") or ""]}[peer]
+    if not words or not words[0]:
+        pytest.skip(f"there is no {peer} here")
+    box = boxes(words)
+    box.linux["resources"] = {"pids": {"limit": 64}, "devices": [{"allow": False, "access": "rwm"}]}
+    pid = box.sh("sleep 1000").created()
+    assert box.call_apart("start", box.id).status == 0
+    name = f"pid {pid}"
+    try:
+        watch = watching("--interval", LONG, "--pid", str(pid), "--config", str(box.bundle))
+        assert "root" not in watch.said[0] and watch.said[0]["container"] == name
+        watch.status(name, "running")
+        watch.verdict(name, "holds")
+        assert watch.metrics()[f'rundlet_container_verified{{container="{name}",result="holds"}}'] == 1
+        file = box.limit("pids.max", "pids.max")
+        file.write_text("4096")
+        [difference] = watch.verdict(name, "differs")["differences"]
+        assert (difference["field"], "64" in difference["wanted"], "4096" in difference["found"]) == ("limit", True, True)
+        file.write_text("64")
+        watch.verdict(name, "holds")
+    finally:
+        box.call_apart("delete", "--force", box.id)
+    watch.gone(name)
+    assert watch.process.wait(PATIENCE) == 0
+
+
+def test_once_of_a_container_of_any_runtime(box: Box) -> None:
+    pid = box.started()
+    done = box.call_apart("watch", "--once", "--json", "--pid", str(pid), "--config", str(box.bundle))
+    [said] = map(json.loads, done.out.splitlines())
+    assert (done.status, said["container"], said["verdict"]) == (0, f"pid {pid}", "holds")
+    box.process["capabilities"]["bounding"] = []
+    box.save()
+    done = box.call_apart("watch", "--once", "--pid", str(pid), "--config", str(box.bundle))
+    assert (done.status, f"pid {pid}: differs: " in done.out) == (1, True)
+
+
+@pytest.mark.parametrize(("options", "why"), [
+    (["--pid", "1"], "watch takes --pid N with --config FILE, or neither"),
+    (["--config", "x"], "watch takes --pid N with --config FILE, or neither"),
+    (["--pid", "1", "--config", "/nothing/there"], "cannot read /nothing/there: no such file or directory"),
+])  # fmt: skip
+def test_what_cannot_be_watched(box: Box, options: list[str], why: str) -> None:
+    done = box.call("watch", *options)
+    assert (done.status, done.out, why in done.err, done.err.count("\n")) == (2, "", True, 1)
 
 
 def joined(box: Box, pid: int) -> "subprocess.Popen[bytes]":

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,14 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from rundlet.confine import verify
 from rundlet.confine.verify.facts import FACTS
 from rundlet.confine.watch import address, lines, page
 from rundlet.confine.watch.address import Address
+from rundlet.confine.watch.look import Other
 from rundlet.confine.watch.metrics import Metrics
 from rundlet.confine.watch.rounds import Rounds
 from rundlet.confine.watch.table import Drift, Look, Table
 from rundlet.confine.watch.watcher import AGAIN, Change, Denied, Watcher
 from rundlet.errors import Usage
+from rundlet.life.spec import template
 
 HOLDS = Look("running", "holds", (("limit", "holds"), ("seccomp", "holds")), label=("web", "enforce"), seconds=0.01)
 DRIFT = Drift("limit", "memory.max", "1", "2")
@@ -354,3 +359,19 @@ def test_the_worst_of_a_column() -> None:
     states = {"user": "holds", "groups": "unknown", "id-map": "differs", "limit": "holds", "cgroup": "unknown"}
     found = page.columns(states.items())
     assert (found["user"], found["limits"], found["files"]) == ("differs", "unknown", "")
+
+
+def test_what_goes_wrong_in_a_look_is_told_of_its_container(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And ends no watch."""
+
+    def fail(target: object) -> None:
+        raise KeyError("mount")
+
+    (tmp_path / "config.json").write_text(json.dumps(template()))
+    other = Other(os.getpid(), str(tmp_path))
+    monkeypatch.setattr(verify, "check", fail)
+    [name] = other.names()
+    found = other.look(name)
+    assert found
+    assert (found.verdict, found.why) == ("unknown", ("internal error: KeyError: 'mount'",))
+    assert other.look("another") is None

@@ -6,17 +6,20 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 
 from rundlet import log
+from rundlet.confine.denials.containers import Container, of_pid
 from rundlet.confine.watch import address, lines
 from rundlet.confine.watch.denied import Denials
-from rundlet.confine.watch.look import look, names
+from rundlet.confine.watch.look import Other, look, names
 from rundlet.confine.watch.metrics import Metrics
 from rundlet.confine.watch.server import Server
-from rundlet.confine.watch.table import Table
+from rundlet.confine.watch.table import Look, Table
 from rundlet.confine.watch.watcher import Change, Watcher
-from rundlet.errors import Fault
+from rundlet.errors import Fault, Usage
 from rundlet.life import store
 from rundlet.life.events import seconds
 from rundlet.options import Options
@@ -25,16 +28,45 @@ INTERVAL = 30.0  # seconds
 HOLDS, DIFFERS, UNKNOWN = 0, 1, 2
 
 
+@dataclass(frozen=True)
+class Watched:
+    """What is watched: the containers of a root, or one of another runtime, in `others` as denials have it."""
+
+    what: str  # for people
+    root: str
+    names: Callable[[], list[str]]
+    look: Callable[[str], Look | None]
+    others: tuple[Container, ...] = ()
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def told(self, change: Change) -> None:
+        """Of one container nothing is left to be watched when it has gone."""
+        if self.others and change.kind == "gone":
+            self.ended.set()
+
+
+def _watched(options: Options) -> Watched:
+    """What the command line names. Raises Fault."""
+    root = store.root(options)
+    if bool(options.config) != bool(options.pid):
+        raise Usage("watch takes --pid N with --config FILE, or neither; see rundlet watch --help")
+    if not options.pid:
+        return Watched(root, root, partial(names, root), partial(look, root))
+    config = options.config or ""
+    other = Other(options.pid, config)
+    return Watched(other.target.name, root, other.names, other.look, (of_pid(options.pid, config),))
+
+
 def main(options: Options) -> int:
     """The verb. With --once 0: all hold; 1: one differs; 2: one cannot be told. Without it 0, once a signal has ended it."""
     try:
         interval = _interval(options.interval)
         at = address.parse(options.listen)
-        root = store.root(options)
+        watched = _watched(options)
         if options.once:
-            return once(root, options.json)
+            return once(watched, options.json)
         allowed = {"localhost", os.uname().nodename.lower(), *(name.lower().rstrip(".") for name in options.allow_host)}
-        return asyncio.run(watch(root, interval, at, frozenset(allowed), options.json))
+        return asyncio.run(watch(watched, interval, at, frozenset(allowed), options.json))
     except Fault as fault:
         fault.status = UNKNOWN
         raise
@@ -47,11 +79,11 @@ def _interval(text: str) -> float:
     return seconds(f"{text}s" if text.replace(".", "", 1).isdigit() else text)
 
 
-def once(root: str, as_json: bool) -> int:
-    """Verifies all containers of a root, and prints each; the exit status."""
+def once(watched: Watched, as_json: bool) -> int:
+    """Verifies all containers, and prints each; the exit status."""
     verdicts = set()
-    for id in names(root):
-        found = look(root, id)
+    for id in watched.names():
+        found = watched.look(id)
         if found is None:
             continue
         verdicts.add(found.verdict)
@@ -60,25 +92,26 @@ def once(root: str, as_json: bool) -> int:
     return DIFFERS if "differs" in verdicts else UNKNOWN if "unknown" in verdicts else HOLDS
 
 
-async def watch(root: str, interval: float, at: address.Address | None, allowed: frozenset[str], as_json: bool) -> int:
-    """Watches the containers of a root until SIGINT or SIGTERM comes. Raises Fault where it cannot watch or listen."""
+async def watch(watched: Watched, interval: float, at: address.Address | None, allowed: frozenset[str], as_json: bool) -> int:
+    """Watches until SIGINT or SIGTERM comes. Raises Fault where it cannot watch or listen."""
 
     def tell(change: Change) -> None:
         sys.stdout.write(lines.json_line(lines.document(change)) if as_json else lines.text(change))
         sys.stdout.flush()
+        watched.told(change)
 
     table = Table()
     metrics = Metrics(table)
-    watcher = Watcher(table, partial(look, root), partial(names, root), tell, metrics.looked, interval, Denials(root))
+    watcher = Watcher(table, watched.look, watched.names, tell, metrics.looked, interval, Denials(watched.root, watched.others))
     server = Server(table, metrics, allowed, interval)
-    ended = asyncio.Event()
     for signo in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(signo, ended.set)
+        asyncio.get_running_loop().add_signal_handler(signo, watched.ended.set)
     try:
         if at:
             at = await _listen(server, at)
-        _begin(root, interval, at, as_json)
-        jobs = [asyncio.create_task(job) for job in (watcher.run(root), _ready(watcher), _wait(ended))]
+        _begin(watched, interval, at, as_json)
+        running = watcher.run(None if watched.others else watched.root)
+        jobs = [asyncio.create_task(job) for job in (running, _ready(watcher), _wait(watched.ended))]
         try:
             await asyncio.wait([jobs[0], jobs[2]], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -86,7 +119,7 @@ async def watch(root: str, interval: float, at: address.Address | None, allowed:
                 job.cancel()
             results = await asyncio.gather(*jobs, return_exceptions=True)
         if isinstance(results[0], OSError) and not isinstance(results[0], BrokenPipeError):
-            raise Fault(f"cannot watch {root}: {(results[0].strerror or str(results[0])).lower()}")
+            raise Fault(f"cannot watch {watched.what}: {(results[0].strerror or str(results[0])).lower()}")
         if isinstance(results[0], Exception):
             raise results[0]
     finally:
@@ -107,14 +140,17 @@ async def _listen(server: Server, at: address.Address) -> address.Address:
     return got
 
 
-def _begin(root: str, interval: float, at: address.Address | None, as_json: bool) -> None:
+def _begin(watched: Watched, interval: float, at: address.Address | None, as_json: bool) -> None:
     """The first line."""
     if as_json:
-        shown = {"schema": lines.SCHEMA, "time": round(time.time(), 3), "event": "watching", "root": root, "interval": interval}
+        shown = {"schema": lines.SCHEMA, "time": round(time.time(), 3), "event": "watching", "interval": interval}
+        shown |= {"container": watched.what} if watched.others else {"root": watched.root}
         sys.stdout.write(lines.json_line(shown | {"listen": str(at) if at else None}))
     else:
         place = f"; page http://{at}/, metrics http://{at}/metrics" if at else ""
-        sys.stdout.write(f"watching {lines.plain(root)}, each container every {interval:g} s and when something happens to it{place}\n")
+        each = "" if watched.others else "each container "
+        what = lines.plain(watched.what)
+        sys.stdout.write(f"watching {what}, {each}every {interval:g} s and when something happens to it{place}\n")
     sys.stdout.flush()
 
 

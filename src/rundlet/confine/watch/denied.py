@@ -4,15 +4,16 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from rundlet.confine.denials.containers import Container
 from rundlet.confine.denials.reading import Reader, Unreadable
 from rundlet.confine.watch.watcher import Denied
 
 
 class Denials:
-    """Those of the containers of a root, from now on."""
+    """Those of the containers of a root, from now on, and of `others`, which are another runtime's."""
 
-    def __init__(self, root: str) -> None:
-        self.reader = Reader(time.time(), root, follow=True)
+    def __init__(self, root: str, others: tuple[Container, ...] = ()) -> None:
+        self.reader = Reader(time.time(), root, follow=True, others=others)
         self.open = False
 
     def begin(self) -> str:

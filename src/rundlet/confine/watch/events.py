@@ -41,8 +41,8 @@ class Followed:
 class Events:
     """Calls `changed(id)` when something happened to a container, `all_changed()` when it may have happened to any, or to the list."""
 
-    def __init__(self, root: str, changed: Callable[[str], None], all_changed: Callable[[], None]) -> None:
-        self.root = Path(root)
+    def __init__(self, root: str | None, changed: Callable[[str], None], all_changed: Callable[[], None]) -> None:
+        self.root = Path(root) if root is not None else None  # of containers of another runtime nothing is there
         self.changed = changed
         self.all_changed = all_changed
         self.inotify = Inotify()
@@ -82,7 +82,8 @@ class Events:
         if id in self.followed:
             return
         one = self.followed[id] = Followed()
-        one.folder = self._add(self.root / id, FOLDER_MASK, id)
+        if self.root:
+            one.folder = self._add(self.root / id, FOLDER_MASK, id)
 
     def follow(self, id: str, processes: Iterable[tuple[int, int]], cgroups: Sequence[str]) -> None:
         """Watches what a look has found of a container: processes (pid, start time) whose end matters, and its cgroups."""
@@ -159,6 +160,8 @@ class Events:
     def _watch_top(self) -> None:
         """Watches the root, or what is there on the way to it."""
         self._top = None
+        if not self.root:
+            return
         for path in (self.root, *self.root.parents):
             try:
                 self._top = self.inotify.add_watch(path, ROOT_MASK if path == self.root else ABOVE_MASK)
@@ -210,6 +213,7 @@ class Events:
 
     def _next(self, path: Path) -> str:
         """The name of what leads from `path` to the root."""
+        assert self.root
         return self.root.relative_to(path).parts[0]
 
     # ── AppArmor ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -4,9 +4,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from rundlet import host
-from rundlet.cgroup import place
+from rundlet.cgroup import layout, place
 from rundlet.confine import verify
-from rundlet.confine.verify import Report
+from rundlet.confine.verify import Report, Target
+from rundlet.confine.verify import target as verify_target
 from rundlet.confine.watch.table import VERIFIED, Drift, Look
 from rundlet.errors import Fault, Usage, WrongState
 from rundlet.life import store
@@ -43,8 +44,8 @@ def look(root: str, id: str) -> Look | None:
         return _look(root, id, record, began)
     except WrongState:
         return None  # it was deleted meanwhile
-    except (Fault, OSError) as fault:
-        return Look(store.status(record), "unknown", why=(str(fault),), seconds=time.perf_counter() - began, **_held(record))
+    except Exception as failure:  # no container ends the watch over the others
+        return Look(store.status(record), "unknown", why=(_why(failure),), seconds=time.perf_counter() - began, **_held(record))
 
 
 def _look(root: str, id: str, record: "Record", began: float) -> Look:
@@ -56,13 +57,57 @@ def _look(root: str, id: str, record: "Record", began: float) -> Look:
     status = store.status(record)
     if status not in VERIFIED:
         return Look(status, **_held(record))  # it ended while it was looked at: nothing can be said of what was seen
+    return _seen(report, status, record["pid"], seconds, _held(record, report))
+
+
+class Other:
+    """The container of any runtime, by its first process and its configuration, until that process has ended."""
+
+    def __init__(self, pid: int, config: str) -> None:
+        """Raises Fault for what cannot be looked at."""
+        self.target = Target.of_pid(pid, config)
+        self.cgroups = tuple(at.path for at in verify_target.place(self.target, layout.read()).dirs)
+
+    def names(self) -> list[str]:
+        """Its name, while it is there."""
+        return [] if self._ended() else [self.target.name]
+
+    def look(self, id: str) -> Look | None:
+        """As look(); None for any other name, too."""
+        if id != self.target.name or self._ended():
+            return None
+        began = time.perf_counter()
+        try:
+            report = verify.check(self.target)
+        except WrongState:
+            return None
+        except Exception as failure:
+            return Look("running", "unknown", why=(_why(failure),), seconds=time.perf_counter() - began, **self._held(None))
+        if report.state == "stopped" or self._ended():
+            return None
+        return _seen(report, report.state, self.target.pid, time.perf_counter() - began, self._held(report))
+
+    def _ended(self) -> bool:
+        found = store.stat(self.target.pid)
+        return found is None or found[0] in "ZX" or found[1] != self.target.start
+
+    def _held(self, report: Report | None) -> dict[str, Any]:
+        return {"processes": _processes((self.target.pid, self.target.start), report), "cgroups": self.cgroups}
+
+
+def _why(failure: Exception) -> str:
+    return str(failure) if isinstance(failure, Fault | OSError) else f"internal error: {type(failure).__name__}: {failure}"
+
+
+def _seen(report: Report, status: str, pid: int, seconds: float, held: dict[str, Any]) -> Look:
+    """What was found of a container, as the table has it."""
     # one that waits for start is confined only then: until then there is nothing that could hold, though something may differ already
     verdict = "" if status == "created" and not report.differences else report.status
     return Look(
         status, verdict, _checks(report),
         tuple(Drift(one.fact, one.subject, one.asked, one.holds) for one in report.differences),
         tuple(f"{one.fact} of {one.subject}: {one.why}" for one in report.unknown),
-        _label(record["pid"]), seconds=seconds, **_held(record, report),
+        _label(pid), seconds=seconds, **held,
     )  # fmt: skip
 
 
@@ -76,11 +121,15 @@ def _checks(report: Report) -> tuple[tuple[str, str], ...]:
 
 def _held(record: "Record", report: Report | None = None) -> dict[str, Any]:
     """What events.py is to follow, as a Look has it."""
-    first = (record["pid"], record["start_time"])
+    cgroups = tuple(at.path for at in place.load(record["cgroup"]).dirs)
+    return {"processes": _processes((record["pid"], record["start_time"]), report), "cgroups": cgroups}
+
+
+def _processes(first: tuple[int, int], report: Report | None) -> tuple[tuple[int, int], ...]:
+    """Those whose end matters, each with its start: the first one, and any that differs."""
     others = dict.fromkeys(one.pid for one in report.differences if one.pid not in (None, first[0])) if report else ()
     starts = [(pid, found[1]) for pid in list(others)[:MOST] if pid and (found := store.stat(pid))]
-    cgroups = tuple(at.path for at in place.load(record["cgroup"]).dirs)
-    return {"processes": ((first,) if first[0] else ()) + tuple(starts), "cgroups": cgroups}
+    return ((first,) if first[0] else ()) + tuple(starts)
 
 
 def _label(pid: int) -> tuple[str, str]:

@@ -87,8 +87,8 @@ class Watcher:
 
     # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def run(self, root: str) -> None:
-        """Watches the containers of a root, for ever."""
+    async def run(self, root: str | None) -> None:
+        """Watches the containers of a root, or those alone that there are, for ever."""
         self.events = Events(root, self.changed, self.all_changed)
         try:
             self.events.start()
