@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -275,12 +276,12 @@ def test_nothing_is_left_of_a_creation_whose_command_is_killed(box: Box, tmp_pat
 
 @pytest.mark.parametrize("verb", ["create", "exec"])
 def test_no_process_is_left_of_a_command_that_is_killed_at_any_moment(box: Box, verb: str) -> None:
-    async def one(turn: int, container: aio.Container | None) -> bool:
+    async def one(turn: int, container: aio.Container | None, wait: float) -> bool:
         """Whether the command was there to be killed."""
         mine: dict[str, Any] = {"id": f"{box.id}-{turn}", "root": box.root}
         task: asyncio.Task[Any] = asyncio.create_task(container.spawn(["sleep", "1000"]) if container else aio.create(box.bundle, **mine))
         await until(lambda: task.done() or bool(commands()))
-        await asyncio.sleep(turn * 0.004)
+        await asyncio.sleep(wait)
         killed = commands()
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
@@ -295,7 +296,10 @@ def test_no_process_is_left_of_a_command_that_is_killed_at_any_moment(box: Box, 
 
     async def all(container: aio.Container | None) -> None:
         before, turn = children(), 0
-        while await one(turn, container):
+        begin = time.monotonic()
+        async with await (container.spawn(["sleep", "1000"]) if container else aio.create(box.bundle, id=f"{box.id}-whole", root=box.root)):
+            step = (time.monotonic() - begin) / 15  # of the time that an undisturbed one takes
+        while await one(turn, container, turn * step):
             assert children() == before
             turn += 1
         assert turn

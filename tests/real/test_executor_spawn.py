@@ -69,7 +69,8 @@ running = attempt(os.open, exe, os.O_WRONLY)
 held = os.open(exe, os.O_RDONLY)
 x.close()
 os.waitpid(x.pid, 0)
-again = os.open(f"/proc/self/fd/{held}", os.O_RDWR)
+while (again := attempt(os.open, f"/proc/self/fd/{held}", os.O_RDWR)) == "ETXTBSY":
+    os.sched_yield()  # the kernel lets go of a program a moment after its process has ended
 tell(name=os.readlink(f"/proc/self/fd/{held}"), running=running, seals=fcntl.fcntl(held, fcntl.F_GET_SEALS),
      same=os.read(held, 1 << 20).hex(), write=attempt(os.write, again, b"x"),
      pwrite=attempt(os.pwrite, again, b"x", 1 << 20), cut=attempt(os.ftruncate, again, 0),
