@@ -274,6 +274,7 @@ def test_nothing_is_left_of_a_creation_whose_command_is_killed(box: Box, tmp_pat
     assert eventually(lambda: not bundles.reap())
 
 
+@pytest.mark.elsewhere  # dozens of commands, and what they leave is no matter of the kernel
 @pytest.mark.parametrize("verb", ["create", "exec"])
 def test_no_process_is_left_of_a_command_that_is_killed_at_any_moment(box: Box, verb: str) -> None:
     async def one(turn: int, container: aio.Container | None, wait: float) -> bool:
