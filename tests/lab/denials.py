@@ -501,7 +501,6 @@ def main(helper: str, site: str, words: list[str]) -> None:
     if "bpf,apparmor" in Path("/sys/kernel/security/lsm").read_text():
         tell("order", lab.order())
         return
-    Path("/proc/sys/kernel/printk_ratelimit").write_text("0")  # nothing is to be missing
     load(policy() + RUNTIMES)
     lab.stay("kinds", BOX, "pause")
     for kind in KINDS:

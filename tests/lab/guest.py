@@ -224,7 +224,7 @@ class Tell:
         self.began = now
 
 
-def until(true: Callable[[], bool]) -> bool:
+def until(true: Callable[[], object]) -> bool:
     """Whether something comes to be."""
     end = time.monotonic() + PATIENCE
     while not true():
@@ -265,7 +265,6 @@ def main(words: list[str]) -> None:
     tell = Tell()
     lab, library = Lab(words), Library()
     lab.furnish()
-    Path("/proc/sys/kernel/printk_ratelimit").write_text("0")  # no record of a denial is to be missing
     on = Path("/sys/module/apparmor/parameters/enabled").read_text() == "Y\n"
     tell("machine", {"kernel": os.uname().release, "on": on, "enabled": library.enabled(), "facts": host.facts("web")["apparmor"]})
     if not on:

@@ -84,8 +84,9 @@ def test_create_hands_the_terminal_out(either: Box, console: Console) -> None:
     console.receive()
     pid = either.pid
     either.ok("start", either.id)
+    text = read_until(console.master, r"to the console\r\n")  # what is typed before would be echoed in between
     os.write(console.master, b"hello\n")
-    text = read_until(console.master, r"got hello\r\n")
+    text += read_until(console.master, r"got hello\r\n")
     assert "/dev/pts/0\r\n" in text
     assert "33 77\r\n" in text
     assert "to the console\r\n" in text

@@ -63,6 +63,7 @@ export PATH={AREA}/bin
 umask 022
 cd /
 echo 3 4 1 3 >/proc/sys/kernel/printk
+echo 0 >/proc/sys/kernel/printk_ratelimit # all that is denied is to be in its log
 . {AREA}/share/settings
 [ -z "$systemd" ] || . {AREA}/share/systemd
 mount -t sysfs -o nosuid,nodev,noexec sysfs /sys

@@ -143,9 +143,7 @@ def in_lab(options: Options) -> report.Document:
         words += ["--runtime", path]
     words += ["--", *options.command] if options.command else []
     suite = ["--suite", options.suite] if options.suite else []
-    # its kernel is ours alone: all that it denies is to be in its log
-    unlimited = ["sh", "-c", 'echo 0 >/proc/sys/kernel/printk_ratelimit; exec "$@"', "sh"]
-    done = subprocess.run([*ours, "lab", *suite, "--", *unlimited, *words], stdout=subprocess.PIPE, check=False)
+    done = subprocess.run([*ours, "lab", *suite, "--", *words], stdout=subprocess.PIPE, check=False)
     try:
         found: report.Document = json.loads(done.stdout)
     except ValueError:
