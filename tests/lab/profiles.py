@@ -256,7 +256,7 @@ def deriving(lab: Tried) -> None:
     lab.tell("derive for a tracer", **made, before=before, after=peers.towards(stack, stack, peers.kill, peers.look, peers.seize))
 
 
-def denied(since: float, label: str) -> list[list[str]]:
+def denied(since: float, label: str) -> list[list[str | None]]:
     """What was denied to a label since a time, what that means, and the rule that would permit it."""
     return [[one.what, one.meaning, one.rule] for one in denials.read(since, None) if one.label == label and one.verdict == "denied"]
 
