@@ -35,11 +35,13 @@ def refused(done: Done, *words: str) -> None:
         assert word in done.err, done.err
 
 
-@pytest.mark.parametrize("form", ["absolute", "relative", "absent", "nested"])
+@pytest.mark.parametrize("form", ["absolute", "relative", "absent", "empty", "nested"])
 def test_the_path_of_the_configuration(box: Box, form: str) -> None:
-    below = {"absent": box.id, "nested": f"{box.id}/one/two"}.get(form, f"{box.id}")
+    below = f"{box.id}/one/two" if form == "nested" else box.id
     if form == "absent":
         del box.linux["cgroupsPath"]
+    elif form == "empty":
+        box.linux["cgroupsPath"] = ""
     else:
         box.linux["cgroupsPath"] = below if form == "relative" else f"/{below}"
     pid = box.started()
@@ -54,6 +56,25 @@ def test_the_path_of_the_configuration(box: Box, form: str) -> None:
         for mount in set(bundles.CGROUPS["mounts"].values()):
             Path(mount, box.id, "one").rmdir()
             Path(mount, box.id).rmdir()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_cgroups_that_cannot_be_written(box: Box, named: bool) -> None:
+    """One that is named is made, or the container is refused; without a name and limits it stays where the runtime is."""
+    box.linux["resources"] = {"devices": [{"allow": True, "access": "rwm"}]}  # whatever the runtime may, so nothing is to be written
+    if not named:
+        del box.linux["cgroupsPath"]
+    hide = 'for at in $0; do mount --bind $at $at; mount -o remount,bind,ro $at; done; exec "$@"'
+    mounts = " ".join(set(bundles.CGROUPS["mounts"].values()))
+    box.runtime = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", hide, mounts, *box.runtime]
+    done = box.sh("cat /proc/self/cgroup").run()
+    if named:
+        assert (done.status, done.out) == (1, "")
+        assert "make the container's cgroup: mkdir " in done.err and ": read-only file system" in done.err
+    else:
+        assert (done.status, done.err) == (0, "")
+        assert box.id not in done.out
+    assert box.left() == []
 
 
 def test_an_existing_cgroup_is_joined_and_its_limits_hold(box: Box) -> None:

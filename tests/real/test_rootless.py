@@ -450,6 +450,14 @@ def test_a_limit_without_a_cgroup_is_refused(box: Box) -> None:
     assert box.left() == []
 
 
+def test_a_cgroup_that_is_named_and_cannot_be_made(box: Box) -> None:
+    box.linux["cgroupsPath"] = f"/{box.id}"
+    done = box.run()
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith(f"rundlet: /linux/cgroupsPath: user {USER} may not make the cgroup ") and f"/{box.id} and move" in done.err
+    assert box.left() == []
+
+
 def test_device_rules_are_left_out(box: Box) -> None:
     """No user makes device nodes, and the devices there are were bound on purpose."""
     box.linux["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}

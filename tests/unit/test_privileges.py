@@ -122,7 +122,10 @@ def test_a_cgroup_that_processes_cannot_be_moved_to(tmp_path: Path) -> None:
     """What is around both is not the user's: here it is not even there."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "other").mkdir()
-    assert rootless.place(v2(tmp_path, "/other/app"), "/mine/box", "box") == Place(())
+    with pytest.raises(Refused, match=f"/linux/cgroupsPath: user 0 may not make the cgroup {tmp_path}/mine/box and move processes to it; have"):
+        rootless.place(v2(tmp_path, "/other/app"), "/mine/box", "box")
+    (tmp_path / "other").chmod(0o555)
+    assert rootless.place(v2(tmp_path / "missing", "/other/app"), None, "box") == Place(())
 
 
 def test_limits_take_a_cgroup(tmp_path: Path) -> None:

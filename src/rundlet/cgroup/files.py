@@ -35,12 +35,12 @@ class Made(Value):
         self.made = made
 
 
-def create(place: Place, need: "Iterable[str]" = (), own: int = 0) -> Made:
+def create(place: Place, need: "Iterable[str]" = (), own: int = 0, named: bool = False) -> Made:
     """Makes the cgroups, with every controller of the host enabled in them as far as that goes; those in `need` must be.
 
-    A hierarchy that may not be written is left out when nothing in `need` is in it. Raises Refused when a cgroup is there and holds
-    processes other than `own`, or is frozen, or cannot have a controller in `need`; StepFailed when the kernel refuses a directory.
-    On failure everything made is removed again.
+    A hierarchy that may not be written is left out when nothing in `need` is in it, but of a cgroup that is `named` not every one. Raises
+    Refused when a cgroup is there and holds processes other than `own`, or is frozen, or cannot have a controller in `need`; StepFailed
+    when the kernel refuses a directory. On failure everything made is removed again.
     """
     wanted = set(need)
     made: "list[str]" = []
@@ -54,7 +54,8 @@ def create(place: Place, need: "Iterable[str]" = (), own: int = 0) -> Made:
             try:
                 existed = make(at, made)
             except OSError as e:
-                if e.errno in NOT_OURS and not any(find(place, controller) is at for controller in wanted):
+                last = named and not dirs and at is place.dirs[-1]
+                if e.errno in NOT_OURS and not last and not any(find(place, controller) is at for controller in wanted):
                     continue
                 raise failed("make the container's cgroup", "mkdir", at.path, e) from None
             if existed:

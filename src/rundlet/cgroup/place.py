@@ -35,7 +35,7 @@ def place(cgroups: "CgroupFacts", cgroups_path: "str | None", container_id: str)
     A path is taken from the mount point of each hierarchy, whether it begins with a slash or not: so it means the same wherever the
     runtime itself runs, as with crun. Raises BadSpec for one that leaves the hierarchy or names its root.
     """
-    below = _below(container_id if cgroups_path is None else cgroups_path, "/linux/cgroupsPath")
+    below = _below(cgroups_path or container_id, "/linux/cgroupsPath")
     names: "dict[str, list[str]]" = {}
     for key, mount in cgroups["mounts"].items():
         if key != "unified":

@@ -109,7 +109,7 @@ class Creation(deciding.Decision):
         if self.unit:
             self.undo.append(self.unit.stop)  # it is made around the process
         else:
-            made = cgroup_files.create(self.place, need)
+            made = cgroup_files.create(self.place, need, named=bool(self.config["linux"]["cgroupsPath"]))
             self.undo.append(lambda: cgroup_files.unmake(made))
             self._limit(record, made.place)
         if self.rdt:

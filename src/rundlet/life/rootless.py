@@ -138,13 +138,20 @@ def place(cgroups: "CgroupFacts", path: "str | None", container_id: str) -> Plac
     """The cgroups that can be made and entered; none where nothing is delegated.
 
     Without /linux/cgroupsPath that is, on cgroup v2, beside the runtime's own cgroup, which has processes and so can have no cgroup with
-    controllers in it; runc does the same.
+    controllers in it; runc does the same. Raises Refused where one is named and none can be made.
     """
+    named = bool(path)
     own = cgroups["own"].get("unified", "") if cgroups["layout"] == "v2" else ""
-    if path is None and own:
+    if not path and own:
         path = f"{own.rpartition('/')[0]}/{container_id}"
     at = cgroup_place.place(cgroups, path, container_id)
-    return Place(tuple(one for one in at.dirs if _ours(one, own)))
+    found = Place(tuple(one for one in at.dirs if _ours(one, own)))
+    if named and at.dirs and not found.dirs:
+        raise Refused(
+            f"/linux/cgroupsPath: user {posix.geteuid()} may not make the cgroup {at.dirs[-1].path} and move processes to it",
+            "have a cgroup v2 delegated, be in it, and name one in there; or leave cgroupsPath out",
+        )
+    return found
 
 
 def _ours(at: "Dir", own: str) -> bool:
