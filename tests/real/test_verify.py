@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -851,6 +852,64 @@ def test_a_process_that_waits_for_start_is_hidden(box: Box) -> None:
         file.write_text(text)
         child.kill()
         child.wait()
+
+
+# ── the parent-death signal, which the kernel tells only programs of its own ──
+
+PR_SET_PDEATHSIG = 1
+
+
+def test_a_process_that_waits_for_start_and_would_end_with_who_made_it(box: Box) -> None:
+    """No configuration asks for that, and it has not asked for anything yet: a process that does is put in its place."""
+    box.created()
+    found = verify(box)
+    assert "parent-death" in found["checked"] and not any(fact == "parent-death" for fact, _ in facts(found))
+    file = box.root / box.id / "state.json"
+    text = file.read_text()
+    made = os.memfd_create("rundlet", 0)
+    os.write(made, Path(shutil.which("busybox") or "").read_bytes())
+    child = subprocess.Popen(
+        ["bash", "-c", f"exec -a sleep /proc/self/fd/{made} 1000"], pass_fds=(made,), stdin=subprocess.DEVNULL,
+        preexec_fn=lambda: ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGUSR1),
+    )
+    os.close(made)
+    try:
+        assert bundles.eventually(lambda: sleeping(child.pid) == child.pid)
+        record = json.loads(text)
+        record["pid"], record["start_time"] = child.pid, int(Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19])
+        file.write_text(json.dumps(record))
+        found = verify(box)
+        [one] = [one for one in found["differences"] if one["fact"] == "parent-death"]
+        assert (one["asked"], one["holds"], one["pid"]) == ("no signal", "SIGUSR1 when its parent ends", child.pid)
+    finally:
+        file.write_text(text)
+        child.kill()
+        child.wait()
+
+
+@pytest.mark.parametrize("asked", ["KILL", "40", ""])
+def test_a_program_that_asks_to_end_with_its_parent(box: Box, asked: str) -> None:
+    """It may, so that is noted; of the other programs nothing is."""
+    box.mount("/usr", "/usr", "rbind", "ro")
+    for name in ("lib", "lib64"):
+        (box.rootfs / name).symlink_to(f"usr/{name}")
+    script = "import ctypes, time; {} print('ready', flush=True); time.sleep(1000)"
+    call = f"ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, {'9' if asked == 'KILL' else asked});" if asked else ""
+    box.process["args"] = ["/usr/bin/python3.11", "-ISc", script.format(call)]
+    box.started()
+    assert bundles.eventually(lambda: "ready" in box.output.read_text())
+    found = holds(box)
+    signal_ = {"KILL": "SIGKILL", "40": "signal 40"}.get(asked)
+    noted = [text.partition(": ")[2] for text in found["notes"] if "parent" in text]
+    assert noted == ([f"is sent {signal_} when its parent ends, which it may ask for itself"] if signal_ else [])
+
+
+def test_who_may_not_learn_it(box: Box) -> None:
+    """Then it is not among what was checked."""
+    box.started()
+    assert "parent-death" in holds(box)["checked"]
+    box.runtime = ["setpriv", "--bounding-set=-sys_admin,-bpf,-perfmon", *box.runtime]
+    assert "parent-death" not in verify(box)["checked"]
 
 
 def test_paused(box: Box) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rundlet import host
 from rundlet.cgroup import layout
-from rundlet.confine.verify import inside, spaces
+from rundlet.confine.verify import deathsignal, inside, spaces
 from rundlet.errors import Refused
 from rundlet.life import policy, store
 from rundlet.plan.label import canonical, parse
@@ -36,6 +36,8 @@ class Host:
         self._asked = False
         self._mounts: list[inside.Mount] | None = None
         self._pids: dict[str, list[int]] | None = None
+        self._deaths: dict[int, int] | None = None
+        self._deaths_read = False
 
     @property
     def modes(self) -> dict[str, str] | None:
@@ -78,6 +80,13 @@ class Host:
                     except OSError:
                         continue
         return self._pids.get(space, [])
+
+    @property
+    def deaths(self) -> dict[int, int] | None:
+        """The parent-death signals, by thread; None where they are not to be learnt."""
+        if not self._deaths_read:
+            self._deaths_read, self._deaths = True, deathsignal.read()
+        return self._deaths
 
     def profile(self, name: str) -> dict[str, str] | None:
         """What securityfs says of a profile: life/policy.py."""

@@ -1,4 +1,4 @@
-"""The device filters of a cgroup v2, read from the kernel: bpf(2). By ctypes, since an executor for each container would cost more."""
+"""bpf(2), by ctypes, since an executor for each container would cost more; and the device filters of a cgroup v2, read from the kernel."""
 
 import ctypes
 import os
@@ -14,8 +14,13 @@ LARGEST = 1 << 20
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _bpf(command: int, attributes: "ctypes.Array[ctypes.c_char]", size: int) -> int:
-    answer: int = libc.syscall(NUMBER, command, attributes, size)
+def bpf(command: int, attributes: bytes) -> int:
+    """The system call. Raises OSError."""
+    return _bpf(command, ctypes.create_string_buffer(attributes, len(attributes)))
+
+
+def _bpf(command: int, attributes: "ctypes.Array[ctypes.c_char]") -> int:
+    answer: int = libc.syscall(NUMBER, command, attributes, len(attributes))
     if answer < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
@@ -31,7 +36,7 @@ def filters(cgroup: str, known: "dict[int, bytes]") -> "list[bytes]":
     try:
         ids = ctypes.create_string_buffer(4 * MOST)
         asked = ctypes.create_string_buffer(pack("=IIIIQI", fd, CGROUP_DEVICE, QUERY_EFFECTIVE, 0, ctypes.addressof(ids), MOST), 32)
-        _bpf(PROG_QUERY, asked, 32)
+        _bpf(PROG_QUERY, asked)
         count = unpack_from("=I", asked, 24)[0]
         return [_program(number, known) for number in unpack_from(f"={count}I", ids)]
     finally:
@@ -40,7 +45,7 @@ def filters(cgroup: str, known: "dict[int, bytes]") -> "list[bytes]":
 
 def _program(number: int, known: "dict[int, bytes]") -> bytes:
     if number not in known:
-        fd = _bpf(PROG_GET_FD_BY_ID, ctypes.create_string_buffer(pack("=III", number, 0, 0), 12), 12)
+        fd = bpf(PROG_GET_FD_BY_ID, pack("=III", number, 0, 0))
         try:
             size = unpack_from("=I", _info(fd, None), 20)[0]  # xlated_prog_len of struct bpf_prog_info
             code = ctypes.create_string_buffer(min(size, LARGEST))
@@ -56,6 +61,5 @@ def _info(fd: int, code: "ctypes.Array[ctypes.c_char] | None") -> bytes:
     if code is not None:
         pack_into("=I", info, 20, len(code))
         pack_into("=Q", info, 32, ctypes.addressof(code))  # xlated_prog_insns
-    asked = ctypes.create_string_buffer(pack("=IIQ", fd, INFO_SIZE, ctypes.addressof(info)), 16)
-    _bpf(OBJ_GET_INFO_BY_FD, asked, 16)
+    bpf(OBJ_GET_INFO_BY_FD, pack("=IIQ", fd, INFO_SIZE, ctypes.addressof(info)))
     return info.raw

@@ -3,6 +3,7 @@
 Narrower than asked is no difference, and is named in the notes: the container's own doing, mostly.
 """
 
+import signal
 import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -67,6 +68,7 @@ class Around:
     places: "Mapping[str, str]"  # hierarchy → path of the container's cgroup there
     given: frozenset[tuple[int, int]]  # files from outside that it was given: stdin, stdout and stderr of any start, and what was preserved
     mounts: bool  # whether the container has a mount namespace
+    deaths: "Mapping[int, int] | None" = None  # the parent-death signals of threads that have one; None where they are not to be learnt
 
 
 def process(one: "Process", expect: Confinement, around: Around, descent: "Mapping[str, str]") -> Findings:
@@ -82,6 +84,8 @@ def process(one: "Process", expect: Confinement, around: Around, descent: "Mappi
         for fact, because in task.unread.items():
             found.cannot_tell(fact, task.who, because)
     _limits(one, expect, found)
+    for task, words in _deaths(one, around):
+        found.note(f"{task.who}: is sent {words}, which it may ask for itself")
     for task in one.tasks:
         _cgroups(task, around, found)
     if around.mounts:
@@ -243,6 +247,22 @@ def _limits(one: "Process", expect: Confinement, found: Findings) -> None:
             found.differs("oom-score", who, str(expect.oom), str(one.oom), task=one.main)
         else:
             found.note(f"{who}: oom_score_adj is {one.oom}, which it may set itself")
+
+
+def waiting(one: "Process", around: Around, found: Findings) -> None:
+    """Compares one that waits for start, and cannot have asked for anything."""
+    for task, words in _deaths(one, around):
+        found.differs("parent-death", task.who, "no signal", words, task=task)
+
+
+def _deaths(one: "Process", around: Around) -> "list[tuple[Task, str]]":
+    """The threads that have a parent-death signal, which no configuration asks for, with that in words."""
+    deaths = around.deaths or {}
+    return [(task, f"{_signal(deaths[task.tid])} when its parent ends") for task in one.tasks if task.tid in deaths]
+
+
+def _signal(number: int) -> str:
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def amount(number: int) -> str:

@@ -47,6 +47,10 @@ FACTS = {
     "hidden": (
         "the process that waits for start lets nobody inspect it", "others in its user namespace can trace it while it is privileged",
     ),
+    "parent-death": (
+        "the process that waits for start does not end with whoever made it",
+        "the container ends when the command that made it does",
+    ),
     "process": ("there is a process to look at", "nothing is known of a container that does not run"),
 }
 

@@ -209,7 +209,7 @@ class Look:
         around = self._around(first)
         for one in self.processes:
             if one is first and self.state == "created":
-                self._waiting(one)
+                self._waiting(one, around)
                 continue
             if self._under_way(one):
                 self.found.cannot_tell("process", one.main.who, "it belongs to a command that is under way; look again")
@@ -239,13 +239,14 @@ class Look:
         waits = self.state == "paused" or not self.alone
         return bool(self.target.folder) and waits and (link.startswith(EXECUTORS[0]) or link.endswith(EXECUTORS[1]))
 
-    def _waiting(self, one: "Process") -> None:
+    def _waiting(self, one: "Process", around: Around) -> None:
         """The first process of a created container: not yet what it is to be."""
         mine = self.expectations[0]
         asked = {"apparmor.label": mine.label, "no-new-privs": mine.nnp, "seccomp": mine.filters, "capabilities": True, "user": True}
         for fact, wanted in asked.items():
             if wanted:
                 self.found.cannot_tell(fact, one.main.who, PENDING)
+        compare.waiting(one, around, self.found)
         if not self.target.record or one.main.uids[0] == 0:  # root's are root's anyway
             return
         try:
@@ -272,7 +273,7 @@ class Look:
         places = self._as_printed(places)
         return Around(
             self.host.apparmor, self.host.modes if self.host.apparmor == "on" else None, self.host.spaces,
-            dict(first.main.spaces) if first else {}, asked, places, frozenset(given), "mount" in asked,
+            dict(first.main.spaces) if first else {}, asked, places, frozenset(given), "mount" in asked, self.host.deaths,
         )
 
     def _as_printed(self, places: dict[str, str]) -> dict[str, str]:
@@ -368,6 +369,7 @@ class Look:
             "read-only-path": whole_ and linux["readonlyPaths"], "cgroup": self.place.dirs,
             "limit": self.place.dirs, "devices": self.place.dirs and held.limits_devices(), "rlimit": mine.limits,
             "oom-score": mine.oom is not None, "descriptor": whole_, "working-directory": whole_, "program": whole_,
+            "parent-death": self.host.deaths is not None,
         }
         alone = len(self.processes) == 1
         pending = OF_PROCESS if self.state == "created" and alone else ()
