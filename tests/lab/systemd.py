@@ -239,12 +239,24 @@ class TestUnit:
         box.ok("delete", box.id)
 
     def test_pause(self, box: Box) -> None:
-        asked(box)
+        unit = asked(box)
         started(box)
+        at = CGROUPS / "rundlet.slice" / unit / "container"
         box.ok("pause", box.id)
-        assert box.status == "paused"
+        assert box.status == "paused" and "frozen 1" in (at / "cgroup.events").read_text()
+        assert show(unit, "ActiveState") == ["active"]
         box.ok("resume", box.id)
-        assert box.status == "running"
+        assert box.status == "running" and "frozen 0" in (at / "cgroup.events").read_text()
+
+    def test_what_it_has_and_uses(self, box: Box) -> None:
+        """ps and events find the container in its unit."""
+        asked(box)
+        box.linux["resources"] = {"memory": {"limit": 64 << 20}, "pids": {"limit": 30}}
+        pid = started(box)
+        assert json.loads(box.call_apart("ps", "--format", "json", box.id).out) == [pid]
+        data = json.loads(box.call_apart("events", "--stats", box.id).out)["data"]
+        assert data["pids"] == {"current": 1, "limit": 30}
+        assert 0 < data["memory"]["usage"]["usage"] <= data["memory"]["usage"]["max"] <= data["memory"]["usage"]["limit"] == 64 << 20
 
     def test_failure_leaves_no_unit(self, box: Box) -> None:
         unit = asked(box)
@@ -304,15 +316,15 @@ class TestLimits:
         wanted = {
             "MemoryMax": str(64 << 20), "MemorySwapMax": str(32 << 20), "MemoryLow": str(16 << 20), "MemoryHigh": str(48 << 20),
             "CPUWeight": "20", "CPUQuotaPerSecUSec": "510ms", "CPUQuotaPeriodUSec": "50ms", "AllowedCPUs": "0", "AllowedMemoryNodes": "0",
-            "TasksMax": "30",
+            "TasksMax": "30", "ControlGroup": f"/rundlet.slice/{unit}",
         }
         held = dict(zip(wanted, show(unit, *wanted), strict=True))
-        weight = (CGROUPS / "rundlet.slice" / unit / "container/cpu.weight").read_text().strip()
-        assert held == {**wanted, "CPUWeight": weight}
-        assert show(unit, "IOWeight")[0].isdigit()
+        assert held == {**wanted, "CPUWeight": "59"}
+        assert show(unit, "IOWeight") == ["4950"]
         files = {
             "memory.max": str(64 << 20), "memory.swap.max": str(32 << 20), "memory.low": str(16 << 20), "memory.high": str(48 << 20),
-            "cpu.max": "25500 50000", "cpuset.cpus": "0", "cpuset.mems": "0", "pids.max": "30", "hugetlb.2MB.max": str(4 << 20),
+            "cpu.weight": "59", "cpu.max": "25500 50000", "cpuset.cpus": "0", "cpuset.mems": "0", "pids.max": "30", "hugetlb.2MB.max": str(4 << 20),
+            "hugetlb.2MB.rsvd.max": str(4 << 20),
             "memory.oom.group": "1",
         }
         at = CGROUPS / "rundlet.slice" / unit / "container"
@@ -323,10 +335,22 @@ class TestLimits:
 
     def test_idle(self, box: Box) -> None:
         unit = asked(box)
-        box.linux["resources"] = {"cpu": {"idle": 1}}
+        box.linux["resources"] = {"cpu": {"idle": 1, "shares": 512}}
         started(box)
-        assert (CGROUPS / "rundlet.slice" / unit / "cpu.idle").read_text() == "1\n"
-        assert (CGROUPS / "rundlet.slice" / unit / "container/cpu.idle").read_text() == "1\n"
+        at = CGROUPS / "rundlet.slice" / unit
+        assert [(each / "cpu.idle").read_text() for each in (at, at / "container")] == ["1\n", "1\n"]
+        box.ok("update", "--cpu-idle", "0", box.id)
+        assert [(each / "cpu.idle").read_text() for each in (at, at / "container")] == ["0\n", "0\n"]
+        assert [(each / "cpu.weight").read_text() for each in (at, at / "container")] == ["59\n", "59\n"], "the shares of the configuration"
+        assert show(unit, "CPUWeight") == ["59"]
+
+    def test_no_more_processes(self, box: Box) -> None:
+        """systemd's least is one, and that is the one that there is."""
+        unit = asked(box)
+        box.linux["resources"] = {"pids": {"limit": 0}}
+        started(box)
+        assert show(unit, "TasksMax") == ["1"]
+        assert (CGROUPS / "rundlet.slice" / unit / "container/pids.max").read_text() == "0\n"
 
     def test_update(self, box: Box) -> None:
         unit = asked(box)
@@ -498,6 +522,21 @@ class TestAnnotations:
         assert (CGROUPS / own(pid)[1:] / "memory.max").read_text().strip() == str(32 << 20)
         box.ok("delete", "--force", box.id)
         assert not loaded(unit)
+
+    def test_an_update_leaves_the_rest_to_the_letter(self, box: Box) -> None:
+        """Without a sub-cgroup systemd writes the container's own files, and all of a controller's at once, as far as it knows them."""
+        unit = asked(box)
+        box.config["annotations"] = {"run.oci.systemd.subgroup": ""}
+        box.linux["resources"] = {
+            "memory": {"limit": 64 << 20}, "cpu": {"quota": 25501, "period": 50000}, "unified": {"memory.high": "48M", "memory.low": "1M"},
+        }
+        at = CGROUPS / own(started(box))[1:]
+        assert at.name == unit
+        box.ok("update", "--cpu-share", "2000", "--memory", str(56 << 20), box.id)
+        held = {name: (at / name).read_text().strip() for name in ("cpu.max", "cpu.weight", "memory.max", "memory.high", "memory.low")}
+        assert held == {
+            "cpu.max": "25501 50000", "cpu.weight": "170", "memory.max": str(56 << 20), "memory.high": str(48 << 20), "memory.low": str(1 << 20),
+        }
 
     @pytest.mark.parametrize(("key", "value", "says"), [
         ("Slice", "'system.slice'", "cgroupsPath says which"), ("TimeoutStopSec", "'a'", "a number of seconds"), ("X", "1", "not the name"),

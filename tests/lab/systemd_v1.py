@@ -35,6 +35,19 @@ def test_life(box: Box) -> None:
     box.ok("update", "--memory", str(32 << 20), "--pids-limit", "40", box.id)
     assert show(unit, "MemoryLimit", "TasksMax") == [str(32 << 20), "40"]
     assert held() == [str(32 << 20), "512", "0", "40"]
+    # quota and period are two files, and one limit to systemd, which knows it by the per cent
+    at = CGROUPS / f"cpu,cpuacct/rundlet.slice/{unit}"
+    for words, quota, period, told in (
+        (["--cpu-quota", "30000"], "30000", "50000", ["600ms", "50ms"]), (["--cpu-period", "60000"], "30000", "60000", ["500ms", "60ms"]),
+        (["--cpu-quota", "30001"], "30001", "60000", ["510ms", "60ms"]), (["--cpu-share", "300"], "30001", "60000", ["510ms", "60ms"]),
+    ):
+        box.ok("update", *words, box.id)
+        assert [(at / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period")] == [quota, period], words
+        assert show(unit, "CPUQuotaPerSecUSec", "CPUQuotaPeriodUSec") == told, words
+    assert (held()[1], show(unit, "CPUShares")) == ("300", ["300"])
+    box.ok("pause", box.id)
+    assert (CGROUPS / f"freezer/rundlet.slice/{unit}/freezer.state").read_text() == "FROZEN\n"
+    box.ok("resume", box.id)
     assert box.exec("true").status == 0
     box.ok("delete", "--force", box.id)
     assert not loaded(unit)

@@ -71,7 +71,7 @@ class TestLimits:
     @pytest.mark.parametrize(("file", "text", "properties"), [
         ("memory.max", "1048576", {"MemoryMax": ("t", 1 << 20)}),
         ("memory.max", "max", {"MemoryMax": ("t", systemd.UNSET)}),
-        ("memory.max", "0", {}),  # systemd takes none below 1; the file does
+        ("memory.max", "0", {"MemoryMax": ("t", 1)}),  # systemd takes none below 1; the file does
         ("memory.max", "1G", {}),  # the kernel's own way to write it
         ("memory.low", "0", {"MemoryLow": ("t", 0)}),
         ("memory.high", "5", {"MemoryHigh": ("t", 5)}),
@@ -79,7 +79,7 @@ class TestLimits:
         ("memory.swap.max", "0", {"MemorySwapMax": ("t", 0)}),
         ("memory.limit_in_bytes", "-1", {"MemoryLimit": ("t", systemd.UNSET)}),
         ("pids.max", "7", {"TasksMax": ("t", 7)}),
-        ("pids.max", "0", {}),
+        ("pids.max", "0", {"TasksMax": ("t", 1)}),
         ("cpu.weight", "100", {"CPUWeight": ("t", 100)}),
         ("cpu.shares", "1024", {"CPUShares": ("t", 1024)}),
         ("cpu.idle", "1", {"CPUWeight": ("t", 0)}),

@@ -2,7 +2,7 @@
 
 from posix import stat
 
-from rundlet.cgroup.file import read_file, write_file
+from rundlet.cgroup.file import failed, read_file, write_file
 from rundlet.cgroup.files import apply
 from rundlet.cgroup.place import Place, find
 from rundlet.errors import Fault
@@ -29,12 +29,26 @@ class Change:
         for write in writes:
             path, chosen = self._file(write)
             old = "" if write.controller == "devices" else read_file(path)  # those are to be written only
+            weight = self._weight(path) if chosen.file == "cpu.idle" and old == "0\n" else None
             try:
                 apply(self.place, (chosen,))
             except Fault as fault:
                 self.take_back(fault)
                 raise
+            if chosen.fine and read_file(path) == old:
+                continue  # it may have been refused, and there is nothing to take back
+            if weight is not None:
+                self.done.append(weight)
             self.done.append(reverse(path, chosen.text, old))
+
+    def _weight(self, path: str) -> "tuple[str, str, str | None] | None":
+        """What gives a cgroup its weight back: the kernel forgets it when the cgroup becomes idle (sched_group_set_idle)."""
+        folder = path.rpartition("/")[0]
+        for name in ("cpu.weight", "cpu.shares"):
+            text = read_file(f"{folder}/{name}")
+            if text:
+                return f"{folder}/{name}", text, text
+        return None
 
     def _file(self, write: "Write") -> "tuple[str, Write]":
         """The file that the write goes to, and the write itself or what it is otherwise, where the kernel has no such file."""
@@ -49,6 +63,11 @@ class Change:
                 return self._file(write.otherwise)
         return path, write
 
+    def held(self, names: "Iterable[str]") -> "dict[str, str]":
+        """What the files of these names say now, by their paths, for restore()."""
+        paths = (f"{at.path}/{name}" for at in self.place.dirs for name in names)
+        return {path: text for path in paths if (text := read_file(path))}
+
     def take_back(self, fault: Fault) -> None:
         """Undoes the writes, the last one first; what cannot be undone is said in the fault."""
         for path, text, back in reversed(self.done):
@@ -60,6 +79,20 @@ class Change:
             except OSError:
                 fault.cleanup.append(f"`{path}` stays set to {text}")
         self.done.clear()
+
+
+def restore(held: "dict[str, str]") -> None:
+    """Has files say again what they said, where somebody else has written them since. Raises StepFailed."""
+    for last in (False, True):  # of limits that depend on each other the one that goes through opens the way for the other
+        for path, text in held.items():
+            lines = read_file(path).splitlines()
+            for line in text.splitlines():
+                if line not in lines:
+                    try:
+                        write_file(path, line or "\n")
+                    except OSError as e:
+                        if last:
+                            raise failed("keep what was not to change", "write", path, e) from None
 
 
 def reverse(path: str, text: str, old: str) -> "tuple[str, str, str | None]":

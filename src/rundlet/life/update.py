@@ -4,7 +4,7 @@ import posix
 
 from rundlet import host, jsontext, log, spec
 from rundlet.cgroup import files, layout, place
-from rundlet.cgroup.change import Change
+from rundlet.cgroup.change import Change, restore
 from rundlet.errors import BadSpec, Fault, Refused, WrongState
 from rundlet.life import store
 from rundlet.plan import devicefilter, resources, update
@@ -100,9 +100,11 @@ def apply(container: "Container", asked: "dict[str, Any]") -> None:
     try:
         if "systemd" in record:
             from rundlet.life import systemd
+            from rundlet.plan.systemd import FILES
 
-            systemd.update(record["systemd"], writes, rules)
-            files.apply(at, writes)  # systemd has written what it knows of them in its own words
+            held = change.held(FILES)
+            systemd.update(record["systemd"], (*writes, *_bandwidth(at, writes)), rules)
+            restore(held)  # systemd has written all that it knows of the unit, in its own words
         if rules and resources.version(facts, "devices") == 2 and not (posix.geteuid() or host.user_namespace()):
             _replace_filter(at, rules)
         store.put(container.fd, "config.json", jsontext.dumps(config).encode("utf-8", "surrogateescape"))
@@ -110,6 +112,14 @@ def apply(container: "Container", asked: "dict[str, Any]") -> None:
         fault = e if isinstance(e, Fault) else Fault(f"cannot write the container's configuration: {(e.strerror or '').lower()}")
         change.take_back(fault)
         raise fault from None
+
+
+def _bandwidth(at: "place.Place", writes: "tuple[Write, ...]") -> "tuple[Write, ...]":
+    """Quota and period as they are, where one of them is written: on v1 they are two files, to systemd one limit."""
+    if not any(item.file in ("cpu.cfs_period_us", "cpu.cfs_quota_us") for item in writes):
+        return ()
+    texts = {name: files.read_text(at, "cpu", name) or "" for name in ("cpu.cfs_period_us", "cpu.cfs_quota_us")}
+    return tuple(Write("cpu", name, text.strip(), "cpu quota") for name, text in texts.items())
 
 
 def _check(raw: "dict[str, Any]") -> "Resources":

@@ -130,10 +130,12 @@ DEVICES: "dict[str, dict[str, str]]" = {
     "blkio.weight_device": {"": "BlockIODeviceWeight"},
 }
 SETS = {"cpuset.cpus": "AllowedCPUs", "cpuset.mems": "AllowedMemoryNodes"}
+BANDWIDTH = ("cpu.max", "cpu.cfs_period_us", "cpu.cfs_quota_us", "cpu.idle")
+FILES = (*NUMBERS, *DEVICES, *SETS, *BANDWIDTH)  # all that it may write
 
 
 def limits(writes: "Iterable[Write]", version: int) -> "Properties":
-    """The properties that say what the writes say, as far as systemd of this `version` has any; values it would not take are left out.
+    """The properties that say what the writes say, as far as systemd of this `version` has any; the least that it takes for less than that.
 
     The writes are made nevertheless, in the container's own cgroup; systemd knows of the limits, and upholds them around it.
     """
@@ -143,8 +145,8 @@ def limits(writes: "Iterable[Write]", version: int) -> "Properties":
         if file in NUMBERS:
             name, least = NUMBERS[file]
             value = _number(text)
-            if value is not None and value >= least:
-                out[name] = "t", value
+            if value is not None:
+                out[name] = "t", max(value, least)
         elif file in SETS:
             mask = _mask(text)
             if mask and version >= 244:

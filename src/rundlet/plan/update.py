@@ -88,10 +88,15 @@ def _invalid(name: str, why: str) -> BadSpec:
 
 
 def merge(before: "dict[str, Any]", asked: "dict[str, Any]", section: str = "") -> "dict[str, Any]":
-    """`before` with what `asked` has, both /linux/resources or a part of it; null, "" and meaningless zeros are not given."""
+    """`before` with what `asked` has, both /linux/resources or a part of it; null, "" and meaningless zeros are not given.
+
+    Of a file by its name, in `unified`, "" is a text as any.
+    """
     out = {**before}
     for key, value in asked.items():
-        if value is None or value == "" or (value == 0 and value is not False and key in ZERO_IS_NONE.get(section, ())):
+        if value is None or (value == "" and section != "unified"):
+            continue
+        if value == 0 and value is not False and key in ZERO_IS_NONE.get(section, ()):
             continue
         old = out.get(key)
         if isinstance(value, dict):
@@ -111,9 +116,12 @@ def complete(asked: "Resources", whole: "Resources") -> "Resources":
     """The limits to write for `asked`, given the `whole` that the container is to have.
 
     The limit of memory and swap stays when that of memory changes: on v1 the kernel keeps it, on v2 that of swap alone follows from both.
+    So do the shares when the cgroup is idle no longer: the kernel gives it the default ones.
     """
-    memory = {**asked["memory"]}
+    memory, cpu = {**asked["memory"]}, {**asked["cpu"]}
+    if cpu["idle"] == 0 and not cpu["shares"]:
+        cpu["shares"] = whole["cpu"]["shares"]
     memory["checkBeforeUpdate"] = whole["memory"]["checkBeforeUpdate"]
     if memory["limit"] and not memory["swap"]:
         memory["swap"] = whole["memory"]["swap"]
-    return {**asked, "memory": memory}  # type: ignore[typeddict-item]
+    return {**asked, "memory": memory, "cpu": cpu}  # type: ignore[typeddict-item]
