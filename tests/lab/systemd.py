@@ -364,6 +364,30 @@ class TestLimits:
         systemctl("daemon-reload")
         assert (CGROUPS / "rundlet.slice" / unit / "memory.max").read_text().strip() == str(64 << 20)
 
+    def test_network(self, box: Box) -> None:
+        """Classes and priorities are v1's alone; a host of v2 may have its hierarchy beside."""
+        there = CGROUPS / "net"
+        box.linux["resources"] = {"network": {"classID": 0x100001, "priorities": [{"name": "lo", "priority": 5}]}, "pids": {"limit": 77}}
+        text = refused(box, bundles.words())
+        assert "cannot set the network class: cgroup v2 has none" in text
+        there.mkdir()
+        subprocess.run(["mount", "-t", "cgroup", "-o", "net_cls,net_prio", "cgroup", str(there)], check=True)
+        try:
+            pid = started(box, bundles.words())
+            at = there / box.id
+            assert ((at / "net_cls.classid").read_text(), "lo 5\n" in (at / "net_prio.ifpriomap").read_text()) == (f"{0x100001}\n", True)
+            assert f":net_cls,net_prio:/{box.id}\n" in Path(f"/proc/{pid}/cgroup").read_text()
+            assert (CGROUPS / box.id / "pids.max").read_text() == "77\n"
+            more = json.dumps({"network": {"priorities": [{"name": "lo", "priority": 6}]}, "rdma": {"none": {"hcaHandles": 1}}})
+            done = box.call("update", "--resources", "-", box.id, input=more)
+            assert done.status == 1 and "RDMA resources of none" in done.err and "while cleaning up" not in done.err, done
+            assert "lo 5\n" in (at / "net_prio.ifpriomap").read_text()
+            box.ok("delete", "--force", box.id)
+            assert (bundles.status_of(pid), at.exists()) == (128 + signal.SIGKILL, False)
+        finally:
+            subprocess.run(["umount", str(there)], check=True)
+            there.rmdir()
+
     def test_refused_by_systemd(self, box: Box) -> None:
         unit = asked(box)
         box.config["annotations"] = {"org.systemd.property.NoSuchThing": "true"}
@@ -460,6 +484,27 @@ class TestBlockIO:
         assert show(unit, *names)[:2] == [f"/dev/block/{disk} {5 << 20}", f"/dev/block/{disk} {2 << 20}"]
         assert file.read_text() == wanted.replace(f"rbps={1 << 20}", f"rbps={5 << 20}")
 
+
+    def test_weights(self, box: Box, tmp_path: Path) -> None:
+        """Of all disks and of one, where a scheduler weighs; systemd has them in the kernel's own measure."""
+        for module in ("bfq", "loop"):
+            subprocess.run(["modprobe", module], check=True)
+        (tmp_path / "disk").write_bytes(bytes(1 << 20))
+        loop = subprocess.run(["losetup", "--find", "--show", str(tmp_path / "disk")], check=True, capture_output=True, text=True).stdout.strip()
+        try:
+            block = Path("/sys/block", Path(loop).name)
+            (block / "queue/scheduler").write_text("bfq")
+            disk = (block / "dev").read_text().strip()
+            major, minor = map(int, disk.split(":"))
+            unit = asked(box)
+            box.linux["resources"] = {"blockIO": {"weight": 500, "weightDevice": [{"major": major, "minor": minor, "weight": 200}]}}
+            file = CGROUPS / own(started(box))[1:] / "io.bfq.weight"
+            assert file.read_text() == f"default 500\n{disk} 200\n"
+            assert show(unit, "IOWeight", "IODeviceWeight") == ["4950", f"/dev/block/{disk} 1920"]
+            box.ok("update", "--blkio-weight", "300", box.id)
+            assert file.read_text() == f"default 300\n{disk} 200\n"
+        finally:
+            subprocess.run(["losetup", "--detach", loop], check=True)
 
     def test_by_the_name_of_the_file(self, box: Box, disk: str) -> None:
         """Of several lines each is written by itself: the kernel takes one a write."""

@@ -1,5 +1,7 @@
 """Where a container's processes are in the cgroup hierarchies, and whose its cgroups are."""
 
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,56 @@ def test_an_existing_cgroup_is_joined_and_its_limits_hold(box: Box) -> None:
     Path(mount, box.id, "pids.max").write_text("17")
     box.started()
     assert box.held("pids.max", "pids.max") == "17"
+
+
+def test_below_a_threaded_cgroup(box: Box) -> None:
+    """The container's cgroup becomes threaded too: it takes processes, stands still and ends, and is gone afterwards."""
+    unified = bundles.CGROUPS["mounts"].get("unified")
+    if unified is None:
+        return  # v1 has no threaded cgroups
+    outer = Path(unified, f"{box.id}-outer")
+    (outer / "threaded").mkdir(parents=True)
+    (outer / "threaded/cgroup.type").write_text("threaded")
+    box.linux["cgroupsPath"] = f"/{box.id}-outer/threaded/{box.id}"
+    box.linux["resources"] = {"pids": {"limit": 20}}
+    try:
+        pid = box.started()
+        at = box.cgroups()[-1]
+        assert (at / "cgroup.type").read_text() == "threaded\n"
+        assert box.held("pids.max", "pids.max") == "20"
+        assert where(pid)["unified"].endswith(box.linux["cgroupsPath"])
+        assert box.exec("--detach", "--pid-file", str(box.folder / "pid"), "--", "sleep", "1000").status == 0
+        other = int((box.folder / "pid").read_text())
+        assert where(other) == where(pid)
+        box.ok("pause", box.id)
+        assert "frozen 1" in box.held("", "cgroup.events") if V2 else box.held("freezer.state", "") == "FROZEN"
+        box.ok("resume", box.id)
+        bundles.kill_all([other])  # as an engine reaps it: the first process ends when all others have been
+        box.ok("delete", "--force", box.id)
+        assert (bundles.status_of(pid), box.left()) == (137, [])
+        if V2:
+            box.linux["resources"] = {"memory": {"limit": 64 << 20}}
+            done = box.create()
+            assert done.status == 1 and "the memory controller" in done.err and "threaded" in done.err
+            assert box.left() == []
+    finally:
+        for mount in dict.fromkeys(bundles.CGROUPS["mounts"].values()):
+            for path in (f"{box.id}-outer/threaded", f"{box.id}-outer"):
+                if Path(mount, path).exists():
+                    Path(mount, path).rmdir()
+
+
+def test_delete_ends_who_has_come_into_the_cgroup(box: Box) -> None:
+    """A cgroup that somebody else's process keeps busy goes as well, and that process with it."""
+    box.started()
+    with subprocess.Popen(["sleep", "1000"]) as stranger:
+        for at in box.cgroups():
+            (at / "cgroup.procs").write_text(str(stranger.pid))
+        box.ended()
+        assert {at.name for at in box.cgroups()} == {box.id}, "it is still there"
+        box.ok("delete", box.id)
+        assert stranger.wait() == -signal.SIGKILL
+    assert box.left() == []
 
 
 def test_two_containers_do_not_share_a_cgroup(box: Box) -> None:

@@ -40,6 +40,7 @@ def test_what_is_used(box: Box) -> None:
     memory = data["memory"]
     assert memory["usage"]["limit"] == 64 * MIB
     assert 0 < memory["usage"]["usage"] <= 64 * MIB
+    assert memory["usage"]["usage"] <= memory["usage"]["max"] <= 64 * MIB, "the peak"
     assert memory["usage"]["failcnt"] == 0
     assert {"limit", "failcnt"} <= memory["swap"].keys() & memory["kernel"].keys() & memory["kernelTCP"].keys()
     assert memory["raw"]["pgfault"] > 0

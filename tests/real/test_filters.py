@@ -1,5 +1,6 @@
 """A compiled filter in the kernel: what it refuses is refused, and a listener that was handed over decides."""
 
+import ctypes
 import os
 import struct
 import subprocess
@@ -20,6 +21,7 @@ from rundlet.plan import seccomp as plan
 from rundlet.plan.step import Call, Step
 from rundlet.seccomp.cache import program
 from rundlet.seccomp.compile import library
+from tests import bundles
 from tests.bundles import Box
 from tests.profiles import engine_profile, resolved
 
@@ -218,12 +220,123 @@ def test_every_action(either: Box, nnp: bool, rule: "dict[str, Any]", words: str
     assert done.out == ("" if words else "made\n")
 
 
+def compiled(box: Box, source: str) -> None:
+    """Makes a program in C the container's process, without libraries."""
+    (box.folder / "probe.c").write_text(source)
+    subprocess.run(["gcc", "-static", "-O1", "-o", str(box.rootfs / "probe"), str(box.folder / "probe.c")], check=True)
+    box.process["args"] = ["/probe"]
+
+
+def test_arguments(either: Box) -> None:
+    """All 64 bits of them count; of two arguments both, of two comparisons of one any. The calls are such as take none, and so never fail."""
+    def rule(name: str, *args: "tuple[int, str, int, int]") -> "dict[str, Any]":
+        return {
+            "names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": 77,
+            "args": [{"index": i, "op": f"SCMP_CMP_{op}", "value": value, "valueTwo": two} for i, op, value, two in args],
+        }
+
+    big = 1 << 33
+    asked = [  # the call, its rule, and arguments with what becomes of them
+        ("getuid", rule("getuid", (0, "EQ", big + 5, 0)), [(big + 5, 0, 77), (5, 0, 0), (big, 0, 0)]),
+        ("geteuid", rule("geteuid", (0, "NE", 7, 0)), [(7, 0, 0), (big + 7, 0, 77)]),
+        ("getgid", rule("getgid", (0, "LT", big, 0)), [(big - 1, 0, 77), (big, 0, 0)]),
+        ("getegid", rule("getegid", (0, "LE", big, 0)), [(big, 0, 77), (big + 1, 0, 0)]),
+        ("getppid", rule("getppid", (1, "GE", big, 0)), [(0, big, 77), (big, big - 1, 0)]),
+        ("getsid", rule("getsid", (1, "GT", big, 0)), [(0, big + 1, 77), (0, big, 0)]),
+        ("sched_yield", rule("sched_yield", (1, "MASKED_EQ", 0xF0, 0x20)), [(0, 0x12F, 77), (0, 0x3F, 0)]),
+        ("getpgid", rule("getpgid", (0, "EQ", 0, 0), (1, "EQ", 2, 0)), [(0, 2, 77), (0, 1, 0)]),
+        ("getpriority", rule("getpriority", (2, "EQ", 1, 0), (2, "EQ", 0, 0)), [(0, 0, 77)]),
+    ]
+    calls = "".join(f"try(SYS_{name}, {a}UL, {b}UL);" for name, _, tries in asked for a, b, _ in tries)
+    compiled(either, f"""
+        #include <errno.h>
+        #include <stdio.h>
+        #include <sys/syscall.h>
+        #include <unistd.h>
+        static void try(long number, unsigned long a, unsigned long b) {{ printf("%d ", syscall(number, a, b, 0L) == -1 ? errno : 0); }}
+        int main(void) {{ {calls} return 0; }}
+    """)
+    either.linux["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "architectures": COMMON["architectures"][:1], "syscalls": [one for _, one, _ in asked]}
+    if os.uname().machine == "aarch64":
+        either.linux["seccomp"]["architectures"] = ["SCMP_ARCH_AARCH64"]
+    done = either.run()
+    assert done.out.split() == [str(errno) for _, _, tries in asked for _, _, errno in tries], done
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="calls of three architectures in one program are x86-64's")
+@pytest.mark.parametrize("more", [["SCMP_ARCH_X86", "SCMP_ARCH_X32"], ["SCMP_ARCH_X32"], ["SCMP_ARCH_X86"], []])
+def test_architectures(box: Box, more: "list[str]") -> None:
+    """By the numbers of each that is listed; a call of another one ends the program."""
+    compiled(box, """
+        #include <errno.h>
+        #include <stdio.h>
+        #include <sys/syscall.h>
+        #include <sys/wait.h>
+        #include <unistd.h>
+        static int seen(int kind) {  /* mkdir(NULL), as each numbers it; what became of it */
+            int status;
+            if (fork() == 0) {
+                long result = 0;
+                if (kind == 0) result = syscall(SYS_mkdir, 0L, 0L) == -1 ? errno : 0;
+                if (kind == 1) { __asm__ volatile("int $0x80" : "=a"(result) : "a"(39L), "b"(0L), "c"(0L) : "memory"); result = -(int)result; }
+                if (kind == 2) result = syscall(0x40000000L + SYS_mkdir, 0L, 0L) == -1 ? errno : 0;
+                _exit(result);
+            }
+            wait(&status);
+            return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+        }
+        int main(void) { printf("%d %d %d", seen(0), seen(1), seen(2)); return 0; }
+    """)
+    box.linux["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64", *more],
+        "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77}],
+    }
+    said = box.run().out.split()
+    emulated = Path("/proc/sys/abi/vsyscall32").exists()  # else the kernel takes no calls of 32 bits: SIGSEGV
+    assert said == ["77", ("77" if "SCMP_ARCH_X86" in more else "-31") if emulated else "-11", "77" if "SCMP_ARCH_X32" in more else "-31"]
+
+
+@pytest.mark.parametrize("nnp", [True, False])
+def test_where_it_is_installed(either: Box, nnp: bool) -> None:
+    """Under NNP as the last thing, so that a profile need not allow what a start does; without while there is the capability for it."""
+    either.process["noNewPrivileges"] = nnp
+    setting = ["capset", "setresuid", "setresgid", "setgroups", "setuid", "setgid"]
+    either.linux["seccomp"] = {**COMMON, "syscalls": [{"names": setting, "action": "SCMP_ACT_ERRNO", "errnoRet": 77}]}
+    either.process["user"] = {"uid": 1000, "gid": 1000}
+    either.process["args"] = ["sleep", "1000"]
+    if nnp:
+        found = bundles.proc_status(either.started())
+        assert (found["Seccomp"], found["NoNewPrivs"], found["Uid"].split()[0]) == ("2", "1", "1000")
+        return
+    done = either.run()
+    assert done.status != 0 and "file descriptor in bad state" in done.err.lower(), done
+    either.linux["seccomp"]["syscalls"] = [ERRNO]
+    either.id += "-allowed"  # what failed may have been kept
+    either.linux["cgroupsPath"] += "-allowed"
+    found = bundles.proc_status(either.started())
+    assert (found["Seccomp"], found["NoNewPrivs"], found["Uid"].split()[0], int(found["CapEff"], 16)) == ("2", "0", "1000", 0)
+
+
+def metadata(pid: int) -> int:
+    """The flags of a process's filter that the kernel tells of, which is LOG alone: ptrace(2), PTRACE_SECCOMP_GET_METADATA."""
+    ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+    ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    ptrace.restype = ctypes.c_long
+    seize, interrupt, get_metadata, detach = 0x4206, 0x4207, 0x420D, 17
+    found = (ctypes.c_uint64 * 2)()
+    assert ptrace(seize, pid, None, None) == 0, os.strerror(ctypes.get_errno())
+    assert ptrace(interrupt, pid, None, None) == 0
+    os.waitpid(pid, 0)
+    size = ptrace(get_metadata, pid, ctypes.sizeof(found), found)
+    assert ptrace(detach, pid, None, None) == 0
+    assert size == ctypes.sizeof(found), os.strerror(ctypes.get_errno())
+    return found[1]
+
+
 def test_a_call_that_the_profile_never_heard_of(box: Box) -> None:
     """What libc is told of it makes it fall back; with runc it is so, too."""
     native = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}[os.uname().machine]
-    probe = box.rootfs / "probe"
-    source = box.folder / "probe.c"
-    source.write_text("""
+    compiled(box, """
         #include <errno.h>
         #include <stdio.h>
         #include <sys/syscall.h>
@@ -234,13 +347,11 @@ def test_a_call_that_the_profile_never_heard_of(box: Box) -> None:
             return 0;
         }
     """)
-    subprocess.run(["gcc", "-static", "-O1", "-o", str(probe), str(source)], check=True)
     libc = ("execve exit_group write read brk mmap munmap mprotect arch_prctl set_tid_address set_robust_list rseq uname readlink readlinkat "
             "getrandom prlimit64 fstat newfstatat ioctl close openat capset setresuid setresgid setgroups prctl umask chdir getcwd faccessat2")
     box.linux["seccomp"] = {
         "defaultAction": "SCMP_ACT_ERRNO", "architectures": [native], "syscalls": [{"names": libc.split(), "action": "SCMP_ACT_ALLOW"}],
     }
-    box.process["args"] = ["/probe"]
     assert box.run().out == "1 1 14 38 38 "  # 439 is faccessat2, the highest that is named: EFAULT
     box.linux["seccomp"]["defaultErrnoRet"] = 6
     assert box.run().out == "6 6 14 38 38 "
@@ -252,7 +363,9 @@ def test_a_call_that_the_profile_never_heard_of(box: Box) -> None:
 )
 def test_flags(box: Box, flags: "list[str] | None") -> None:
     box.linux["seccomp"] = {**COMMON, "syscalls": [ERRNO]} | ({} if flags is None else {"flags": flags})
-    assert "ot permitted" in box.sh("mkdir /tmp/a").run().err
+    pid = box.started()
+    assert metadata(pid) == plan.FLAGS["SECCOMP_FILTER_FLAG_LOG"] * ("SECCOMP_FILTER_FLAG_LOG" in (flags or []))
+    assert "ot permitted" in box.exec("mkdir", "/tmp/a").err
 
 
 @pytest.mark.parametrize("flag", ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", "SECCOMP_FILTER_FLAG_NEW_LISTENER"])

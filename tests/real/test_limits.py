@@ -10,20 +10,89 @@ from tests.bundles import Box
 V2 = bundles.CGROUPS["layout"] == "v2"
 
 
+MIB = 1 << 20
+LIMITS = {
+    "memory": {"limit": 64 * MIB, "swap": 96 * MIB, "reservation": 48 * MIB},
+    "cpu": {"shares": 512, "quota": 50000, "period": 200000, "cpus": "0", "mems": "0"}, "pids": {"limit": 33},
+}
+HELD = {
+    "memory.max": str(64 * MIB), "memory.swap.max": str(32 * MIB), "memory.low": str(48 * MIB), "cpu.weight": "59", "cpu.max": "50000 200000",
+    "cpuset.cpus": "0", "cpuset.mems": "0", "pids.max": "33",
+} if V2 else {
+    "memory.limit_in_bytes": str(64 * MIB), "memory.memsw.limit_in_bytes": str(96 * MIB), "memory.soft_limit_in_bytes": str(48 * MIB),
+    "cpu.shares": "512", "cpu.cfs_quota_us": "50000", "cpu.cfs_period_us": "200000", "cpuset.cpus": "0", "cpuset.mems": "0", "pids.max": "33",
+}
+
+
+def refused(box: Box, *words: str) -> None:
+    """A container that cannot be, and of which nothing is left."""
+    done = box.create()
+    assert (done.status, done.err.count("\n")) == (1, 1), done
+    assert all(word in done.err for word in words), done.err
+    assert box.left() == []
+
+
 def test_memory_cpu_and_pids(box: Box) -> None:
-    box.linux["resources"] = {
-        "memory": {"limit": 64 << 20, "swap": 64 << 20}, "cpu": {"shares": 512, "quota": 50000, "period": 100000}, "pids": {"limit": 33},
-    }
-    box.sh("sleep 1000")
+    """As the host has them, and as the container sees them."""
+    box.linux["resources"] = LIMITS
+    box.mount("/sys/fs/cgroup", "cgroup", "nosuid", "noexec", "nodev", "ro", kind="cgroup")
     box.started()
-    assert box.held("memory.limit_in_bytes", "memory.max") == str(64 << 20)
-    assert box.held("pids.max", "pids.max") == "33"
+    assert {file: box.held(file, file) for file in HELD} == HELD
+    inside = [f"/sys/fs/cgroup/{'' if V2 else file.partition('.')[0]}/{file}" for file in HELD]
+    assert box.exec("cat", *inside).out.splitlines() == list(HELD.values())
+    assert box.exec("grep", "_allowed_list:", "/proc/self/status").out.split() == ["Cpus_allowed_list:", "0", "Mems_allowed_list:", "0"]
+
+
+@pytest.mark.parametrize(
+    ("memory", "v1", "v2"),
+    [  # the file of v1 counts both, that of v2 swap alone
+        ({"limit": 64 * MIB, "swap": 64 * MIB}, str(64 * MIB), "0"), ({"limit": 64 * MIB, "swap": -1}, "", "max"), ({"limit": 64 * MIB}, "", "max"),
+        ({"limit": -1}, "", "max"), ({"limit": -1, "swap": -1}, "", "max"), ({"limit": 64 * MIB, "swap": 0}, "", "max"),
+        ({"limit": -1, "swap": 96 * MIB}, None, str(96 * MIB)),
+    ],
+)
+def test_swap(box: Box, memory: dict[str, int], v1: str | None, v2: str) -> None:
+    box.linux["resources"] = {"memory": memory}
+    if not V2 and v1 is None:
+        refused(box, "set the limit of memory and swap to ", "invalid argument")  # v1 has none of both below that of memory
+        return
+    box.created()
     if V2:
-        assert box.held("", "cpu.max") == "50000 100000"
-        assert box.held("", "memory.swap.max") == "0"
+        assert box.held("", "memory.swap.max") == v2
     else:
-        assert box.held("cpu.cfs_quota_us", "") == "50000"
-        assert box.held("cpu.shares", "") == "512"
+        held = box.held("memory.memsw.limit_in_bytes", "")
+        assert held == v1 or (not v1 and int(held) > 1 << 60)
+
+
+def test_swap_below_memory(box: Box) -> None:
+    box.linux["resources"] = {"memory": {"limit": 64 * MIB, "swap": 32 * MIB}}
+    refused(box, f"the limit of memory and swap, {32 * MIB} bytes, is below that of memory, {64 * MIB}")
+
+
+@pytest.mark.parametrize(
+    ("resources", "file", "text", "what"),
+    [
+        ({"memory": {"swappiness": 30}}, "memory.swappiness", "30", "swappiness"),
+        ({"memory": {"disableOOMKiller": True, "limit": 64 * MIB}}, "memory.oom_control", "oom_kill_disable 1", "switch for the OOM killer"),
+        ({"memory": {"kernelTCP": 8 * MIB}}, "memory.kmem.tcp.limit_in_bytes", str(8 * MIB), "limit of TCP buffers"),
+        ({"memory": {"useHierarchy": True}}, "memory.use_hierarchy", "1", ""),
+        ({"cpu": {"realtimePeriod": 900000, "realtimeRuntime": 1000}}, "cpu.rt_runtime_us", "1000", "realtime cpu time"),
+        ({"cpu": {"realtimePeriod": 900000, "realtimeRuntime": 1000}}, "cpu.rt_period_us", "900000", "realtime cpu time"),
+        ({"blockIO": {"leafWeight": 300}}, "blkio.leaf_weight", "300", "block I/O leaf weight"),
+    ],
+)
+def test_what_v2_has_not(box: Box, resources: dict[str, object], file: str, text: str, what: str) -> None:
+    """v1 has it, as far as its kernel was built with it."""
+    box.linux["resources"] = resources
+    if V2 and what:
+        refused(box, f"cannot set the {what}: cgroup v2 has none")
+    elif V2:
+        box.created()
+    elif not (Path(bundles.CGROUPS["mounts"][file.partition(".")[0]]) / file).exists():
+        refused(box, "this kernel has no `", file)
+    else:
+        box.created()
+        assert text in box.held(file, "").splitlines()
 
 
 def test_more_memory_than_the_limit_is_not_to_be_had(box: Box) -> None:
@@ -87,12 +156,22 @@ def test_files_of_v2_by_name(box: Box) -> None:
         },
     }
     if not V2:
-        done = box.create()
-        assert done.status == 1 and "/linux/resources/unified/memory.min" in done.err and box.left() == []
+        refused(box, "/linux/resources/unified/memory.min")
         return
     box.started()
     for file, text in box.linux["resources"]["unified"].items():
         assert box.held("", file) == text
+
+
+def test_files_of_v2_beside_v1(box: Box) -> None:
+    """On a hybrid those of the controllers that v2 has are to be had."""
+    if bundles.CGROUPS["layout"] != "hybrid" or "hugetlb" not in bundles.CGROUPS["controllers"]:
+        return
+    box.linux["resources"] = {"unified": {"hugetlb.2MB.max": str(8 * MIB), "cgroup.max.depth": "5"}, "pids": {"limit": 9}}
+    box.created()
+    at = Path(bundles.CGROUPS["mounts"]["unified"], box.id)
+    assert [(at / name).read_text().strip() for name in ("hugetlb.2MB.max", "cgroup.max.depth")] == [str(8 * MIB), "5"]
+    assert box.held("pids.max", "pids.max") == "9"
 
 
 @pytest.mark.parametrize(
@@ -139,18 +218,25 @@ def test_a_set_of_cpus_below_new_cgroups(box: Box) -> None:
         Path(mount, box.id).rmdir()
 
 
-def test_weights_and_burst_and_idle(box: Box) -> None:
-    box.linux["resources"] = {"cpu": {"shares": 1024, "quota": 50000, "burst": 20000}}
+@pytest.mark.parametrize(("shares", "weight"), [(2, "1"), (1024, "100"), (262144, "10000")])
+def test_shares(box: Box, shares: int, weight: str) -> None:
+    """The least, the default and the most of the one are those of the other."""
+    box.linux["resources"] = {"cpu": {"shares": shares}}
     box.created()
-    assert box.held("cpu.shares", "cpu.weight") == ("100" if V2 else "1024"), "the default of the one is that of the other"
+    assert box.held("cpu.shares", "cpu.weight") == (weight if V2 else str(shares))
+
+
+def test_weights_and_burst_and_idle(box: Box) -> None:
+    box.linux["resources"] = {"cpu": {"quota": 50000, "burst": 20000}}
+    box.created()
     assert box.held("cpu.cfs_burst_us", "cpu.max.burst") == "20000"
     other = box.another()
-    other.linux["resources"] = {"cpu": {"idle": 1}, **({"blockIO": {"weight": 750}} if V2 else {})}
+    other.linux["resources"] = {"cpu": {"idle": 1, "shares": 300}, "blockIO": {"weight": 750}}
     other.created()
     assert other.held("cpu.idle", "cpu.idle") == "1"
-    if V2:
-        held = {file: (other.cgroups()[0] / file).read_text() for file in ("io.bfq.weight", "io.weight") if (other.cgroups()[0] / file).exists()}
-        assert held.get("io.bfq.weight", "").startswith("default 750") or held["io.weight"] == "default 7475\n"
+    files = ("io.bfq.weight", "io.weight") if V2 else ("blkio.weight", "blkio.bfq.weight")
+    weight, text = next((file, file.read_text()) for at in other.cgroups() for file in (at / name for name in files) if file.exists())
+    assert text.strip().removeprefix("default ") == ("7475" if weight.name == "io.weight" else "750")
 
 
 def test_huge_pages(box: Box) -> None:
@@ -168,15 +254,23 @@ def test_throttled_devices(box: Box) -> None:
     major, minor = map(int, (disks or ["8:240"])[0].split(":"))
     where = {"major": major, "minor": minor}
     box.linux["resources"] = {
-        "blockIO": {"throttleReadBpsDevice": [{**where, "rate": 1 << 20}], "throttleWriteIOPSDevice": [{**where, "rate": 100}]},
+        "blockIO": {
+            "throttleReadBpsDevice": [{**where, "rate": 1 << 20}], "throttleWriteBpsDevice": [{**where, "rate": 2 << 20}],
+            "throttleReadIOPSDevice": [{**where, "rate": 300}], "throttleWriteIOPSDevice": [{**where, "rate": 100}],
+        },
     }
     if not disks:
-        done = box.create()
-        assert done.status == 1 and "of 8:240 to 8:240 rbps=1048576" in done.err and box.left() == []
+        refused(box, "of 8:240 to 8:240 rbps=1048576")
         return
     box.created()
     if V2:
-        assert box.held("", "io.max") == f"{major}:{minor} rbps=1048576 wbps=max riops=max wiops=100"
+        assert box.held("", "io.max") == f"{major}:{minor} rbps=1048576 wbps=2097152 riops=300 wiops=100"
     else:
-        assert box.held("blkio.throttle.read_bps_device", "") == f"{major}:{minor} 1048576"
-        assert box.held("blkio.throttle.write_iops_device", "") == f"{major}:{minor} 100"
+        for file, rate in (("read_bps", 1 << 20), ("write_bps", 2 << 20), ("read_iops", 300), ("write_iops", 100)):
+            assert box.held(f"blkio.throttle.{file}_device", "") == f"{major}:{minor} {rate}"
+
+
+def test_the_weight_of_a_disk_that_has_none(box: Box) -> None:
+    """It takes a scheduler that weighs; without, the kernel refuses, and that is told."""
+    box.linux["resources"] = {"blockIO": {"weightDevice": [{"major": 8, "minor": 240, "weight": 200}]}}
+    refused(box, "set the block I/O weight of 8:240 to 8:240 ")

@@ -33,8 +33,11 @@ class Agent(threading.Thread):
         self.path = str(path)
         self.errno = ENOMEDIUM  # what the next calls get; 0: they go on
         self.hangs_up = False  # at the first notification
+        self.waits = threading.Event()  # cleared: nothing is answered for now
+        self.waits.set()
         self.told: list[dict[str, Any]] = []
         self.asked: list[int] = []  # by the processes of these numbers
+        self.answered = 0  # of them, those who were still there to hear it
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.bind(self.path)
         self._socket.listen()
@@ -76,10 +79,13 @@ class Agent(threading.Thread):
             ioctl(fd, NOTIF_RECV, raw)
             number, pid = struct.unpack_from("=QI", raw)
             self.asked.append(pid)
+            self.waits.wait()
             ioctl(fd, NOTIF_SEND, struct.pack("=QqiI", number, 0, -self.errno, 0 if self.errno else CONTINUE))
+            self.answered += 1
 
     def close(self) -> None:
         os.write(self._ended, b"\0")
+        self.waits.set()
         self.join()
         self._socket.close()
         for fd in (self._end, self._ended, *self._fds):
@@ -151,6 +157,26 @@ def test_it_may_be_asked_about_what_a_start_needs(box: Box, agent: Agent, nnp: b
 def test_flags_for_who_decides_slowly(box: Box, agent: Agent) -> None:
     box.linux["seccomp"] = section(agent.path, *MKDIR, flags=["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG"])
     assert "No medium found" in box.sh("mkdir /tmp/a").run().err
+
+
+@pytest.mark.parametrize("killable", [True, False])
+def test_signals_while_it_decides(box: Box, agent: Agent, killable: bool) -> None:
+    """A call that the agent has received is not interrupted where the flag says so; else it is, and the answer comes too late."""
+    agent.errno = 0
+    agent.waits.clear()
+    flags = ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"] if killable else []
+    box.linux["seccomp"] = section(agent.path, "umask", flags=flags)
+    box.sh("trap 'echo caught' USR1; echo ready; umask 077; echo done; exec sleep 1000")
+    pid = box.started()
+    assert bundles.eventually(lambda: len(agent.asked) == 1), box.output.read_text()
+    assert box.call_apart("kill", box.id, "USR1").status == 0
+    if killable:
+        assert int(bundles.proc_status(pid)["ShdPnd"], 16) or int(bundles.proc_status(pid)["SigPnd"], 16)
+    else:
+        assert bundles.eventually(lambda: not int(bundles.proc_status(pid)["ShdPnd"], 16))
+    agent.waits.set()
+    assert bundles.eventually(lambda: box.output.read_text() == "ready\ncaught\ndone\n"), box.output.read_text()
+    assert len(agent.asked) - agent.answered == (0 if killable else 1)
 
 
 def test_when_it_is_gone_there_is_no_such_call(box: Box, agent: Agent) -> None:

@@ -72,9 +72,16 @@ def test_limits_one_by_one(limited: Box) -> None:
     update(limited, "--pids-limit", "-1")
     assert limited.held(*PIDS) == "max"
     update(limited, "--cpuset-cpus", "0", "--cpuset-mems", "0")
-    assert limited.held(*CPUS) == "0"
+    assert (limited.held(*CPUS), limited.held("cpuset.mems", "cpuset.mems")) == ("0", "0")
     update(limited, "--cpu-share", "200")
     assert limited.held(*SHARES) == ("29" if V2 else "200")
+    update(limited, "--blkio-weight", "200")
+    files = ("io.bfq.weight", "io.weight") if V2 else ("blkio.weight", "blkio.bfq.weight")
+    weight = next(file for at in limited.cgroups() for file in (at / name for name in files) if file.exists())
+    assert weight.read_text().strip().removeprefix("default ") == ("1920" if weight.name == "io.weight" else "200")
+    # each has left the others alone
+    assert (limited.held(*RESERVATION), limited.held(*PIDS), bandwidth(limited)) == ("33554432", "max", (500000, 1000000))
+    assert "Cpus_allowed_list:\t0\n" in limited.exec("cat", "/proc/self/status").out
 
 
 def test_memory_and_swap_in_either_order(limited: Box) -> None:
@@ -107,6 +114,23 @@ def test_burst_and_idle(limited: Box) -> None:
     assert limited.held("cpu.idle", "cpu.idle") == "1"
     update(limited, "--cpu-idle=0", "--cpu-share", "1024")
     assert limited.held("cpu.idle", "cpu.idle") == "0"
+    assert limited.held(*SHARES) == ("100" if V2 else "1024")
+
+
+def test_shares_outlive_idleness(limited: Box) -> None:
+    """The kernel forgets them when a cgroup becomes idle, whether it stays so or not."""
+    shares = "17" if V2 else "100"
+    assert limited.held(*SHARES) == shares
+    done = limited.call_apart("update", "--cpu-idle=1", "--cpuset-cpus", "4000", limited.id)
+    assert done.status == 1 and "while cleaning up" not in done.err
+    assert (limited.held("cpu.idle", "cpu.idle"), limited.held(*SHARES)) == ("0", shares)
+    update(limited, "--cpu-idle=1")
+    done = limited.call_apart("update", "--cpu-idle=1", "--cpu-share", "500", "--cpuset-cpus", "4000", limited.id)
+    assert done.status == 1 and "while cleaning up" not in done.err, "nothing was to be taken back"
+    update(limited, "--cpu-idle=0")
+    assert (limited.held("cpu.idle", "cpu.idle"), limited.held(*SHARES)) == ("0", shares)
+    update(limited, "--cpu-idle=1", "--cpu-share", "1024")
+    update(limited, "--cpu-idle=0")
     assert limited.held(*SHARES) == ("100" if V2 else "1024")
 
 
@@ -164,11 +188,34 @@ def test_what_is_refused_leaves_all_as_it_was(limited: Box) -> None:
     assert (limited.root / limited.id / "config.json").read_text() == text
 
 
+def test_shares_of_the_cache_are_taken_back(limited: Box, tmp_path: Path) -> None:
+    """As no machine here has the kernel's resctrl, a folder stands in for the container's group."""
+    schemata = tmp_path / "schemata"
+    schemata.write_text("    L3:0=ff\n")
+    state = limited.root / limited.id / "state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"rdt": {"group": str(tmp_path), "monitor": "", "made": []}}))
+    done = limited.call_apart("update", "--l3-cache-schema", "L3:0=0f", "--pids-limit", "5", "--cpuset-cpus", "4000", limited.id)
+    assert done.status == 1 and "set the set of cpus to 4000" in done.err and "while cleaning up" not in done.err
+    assert (schemata.read_text(), limited.held(*PIDS)) == ("    L3:0=ff\n", "20")
+    update(limited, "--mem-bw-schema", "MB:0=50", "--l3-cache-schema", "L3:0=0f", "--pids-limit", "5")
+    assert (schemata.read_text()[:8], limited.held(*PIDS)) == ("MB:0=50\n", "5"), "line by line, and that is the last"
+    schemata.unlink()
+    done = limited.call_apart("update", "--mem-bw-schema", "MB:0=10", "--pids-limit", "7", limited.id)
+    assert done.status == 1 and "schemata: no such file or directory" in done.err
+    assert limited.held(*PIDS) == "5"
+
+
 def test_check_before_update(limited: Box) -> None:
-    asked = {"memory": {"limit": 4096, "checkBeforeUpdate": True}}
-    done = limited.call_apart("update", "-r", "-", limited.id, input=json.dumps(asked))
-    assert done.status == 1 and "rejecting memory limit 4096: the memory in use is " in done.err
-    assert limited.held(*MEMORY) == str(32 * MIB)
+    for memory, what in (({"limit": 4096}, "memory limit 4096"), ({"limit": 4096, "swap": 8192}, "memory+swap limit 8192")):
+        asked = json.dumps({"memory": {**memory, "checkBeforeUpdate": True}})
+        done = limited.call_apart("update", "-r", "-", limited.id, input=asked)
+        assert done.status == 1 and f"rejecting {what}: the memory in use is " in done.err
+        assert limited.held(*MEMORY) == str(32 * MIB)
+    update(limited, "-r", "-", input=json.dumps({"memory": {"limit": 40 * MIB, "checkBeforeUpdate": True}}))
+    assert limited.held(*MEMORY) == str(40 * MIB)
+    done = limited.call_apart("update", "--memory", "4096", limited.id)
+    assert done.status == 1 and "rejecting memory limit 4096" in done.err, "it holds from then on"
+    assert limited.held(*MEMORY) == str(40 * MIB)
 
 
 def test_a_file_of_v2_by_name(limited: Box) -> None:
@@ -180,8 +227,11 @@ def test_a_file_of_v2_by_name(limited: Box) -> None:
         assert done.status == 1 and "/unified/memory.high" in done.err
 
 
-def test_kernel_memory_is_ignored(limited: Box) -> None:
-    update(limited, "--kernel-memory", "50M", "--kernel-memory-tcp", "50M")
+def test_kernel_memory_is_ignored(limited: Box, tmp_path: Path) -> None:
+    """With a warning in the log; engines read stderr."""
+    done = limited.call_apart("--log", str(tmp_path / "log"), "update", "--kernel-memory", "50M", "--kernel-memory-tcp", "50M", limited.id)
+    assert (done.status, done.out, done.err) == (0, "", "")
+    assert [line.count("is ignored: Linux has no separate limit of kernel memory") for line in (tmp_path / "log").read_text().splitlines()] == [1, 1]
 
 
 READ = "head -c 1 /tmp/log >/dev/null 2>&1 && echo yes || echo no; head -c 1 /dev/zero >/dev/null && echo zero"

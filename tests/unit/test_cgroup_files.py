@@ -110,7 +110,10 @@ def test_network_interfaces() -> None:
         ("io.max", "8:0 rbps=1", "", "8:0 rbps=max wbps=max riops=max wiops=max"),
         ("io.max", "8:0 rbps=1", "7:0 rbps=2\n8:0 rbps=3 wbps=max\n", "8:0 rbps=3 wbps=max"), ("io.weight", "8:0 5", "default 100\n", "8:0 default"),
         ("io.weight", "default 5", "default 100\n8:0 7\n", "default 100"), ("blkio.throttle.read_bps_device", "8:0 5", "", "8:0 0"),
-        ("blkio.throttle.read_bps_device", "8:0 5", "8:0 9\n", "8:0 9"), ("rdma.max", "mlx hca_handle=1", "mlx hca_handle=max\nb c=1\n", None),
+        ("blkio.throttle.read_bps_device", "8:0 5", "8:0 9\n", "8:0 9"), ("io.bfq.weight", "5", "default 100\n8:0 7\n", "default 100"),
+        ("rdma.max", "mlx hca_handle=1", "b c=1\nmlx hca_handle=2 hca_object=max\n", "mlx hca_handle=2 hca_object=max"),
+        ("rdma.max", "mlx hca_handle=1", "", "mlx hca_handle=max hca_object=max"),
+        ("net_prio.ifpriomap", "eth0 3", "lo 0\neth0 5\n", "eth0 5"), ("cpu.stat", "3", "a 1\nb 2\n", None),
     ],
 )
 def test_what_takes_a_write_back(file: str, written: str, before: str, back: str | None) -> None:

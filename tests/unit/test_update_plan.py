@@ -59,6 +59,7 @@ def test_merging() -> None:
         "memory": {"limit": 1, "swap": 7}, "cpu": {"shares": 3, "cpus": "0", "burst": 0}, "pids": {"limit": 0}, "devices": [],
         "hugepageLimits": [{"pageSize": "1GB", "limit": 6}, {"pageSize": "2MB", "limit": 0}], "unified": {"memory.high": "8"},
     }
+    assert merge({"unified": {"cpuset.cpus": "0"}}, {"unified": {"cpuset.cpus": ""}}) == {"unified": {"cpuset.cpus": ""}}
     assert merge(before, {"memory": {"limit": -1}})["memory"] == {"limit": -1, "swap": -1}
     assert merge({}, {"memory": {"disableOOMKiller": False}}) == {"memory": {"disableOOMKiller": False}}
     assert before["memory"] == {"limit": 1, "swap": 2}
@@ -83,6 +84,12 @@ def test_limits_that_depend_on_each_other() -> None:
     assert done('{"memory": {"swap": 5}}', '{"memory": {"limit": 3, "swap": 5}}')["limit"] is None
     assert done("{}", '{"memory": {"limit": 5, "swap": 9, "checkBeforeUpdate": true}}')["checkBeforeUpdate"] is True
     assert done("{}", '{"memory": {"limit": 5, "swap": 9}}')["swap"] is None
+
+
+def test_shares_come_back_with_the_end_of_idleness() -> None:
+    whole = load_resources(b'{"cpu": {"shares": 7, "idle": 0}}')[0]
+    shares = [complete(load_resources(asked)[0], whole)["cpu"]["shares"] for asked in (b'{"cpu": {"idle": 0}}', b'{"cpu": {"idle": 1}}', b"{}")]
+    assert shares == [7, None, None]
 
 
 def listing(given_: "tuple[tuple[str, str], ...]") -> str:

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from rundlet.plan.write import Write
 
 # what a line about one device says when there is no limit; of other files such a line cannot be taken back
-NONE = {"io.max": "rbps=max wbps=max riops=max wiops=max", "io.weight": "default", "io.bfq.weight": "default"}
+NONE = {
+    "io.max": "rbps=max wbps=max riops=max wiops=max", "io.weight": "default", "io.bfq.weight": "default",
+    "rdma.max": "hca_handle=max hca_object=max",
+}
+NAMED = ("net_prio.ifpriomap", "rdma.max")  # files of lines about devices by their names, not their numbers
 
 
 class Change:
@@ -104,7 +108,9 @@ def reverse(path: str, text: str, old: str) -> "tuple[str, str, str | None]":
     if file == "memory.oom_control":
         return path, text, old.partition("oom_kill_disable ")[2][:1]
     key = text.partition(" ")[0]
-    if ":" not in key and key != "default":
+    if file in ("io.weight", "io.bfq.weight") and ":" not in key:
+        key = "default"  # a number alone is that, beside lines about single disks
+    if ":" not in key and key != "default" and file not in NAMED:
         # one value; an empty one is written as a line
         return path, text, (old or "\n") if old.count("\n") <= 1 else None
     line = next((line for line in old.splitlines() if line.partition(" ")[0] == key), "")

@@ -55,6 +55,28 @@ def make(group: "Group", asked: "IntelRdt") -> None:
         write(group["group"], text)
 
 
+def change(path: str, text: str) -> str:
+    """Writes other schemata for a group in use, all or none; the text for take_back(). Raises Fault."""
+    try:
+        old = store.read(path + "/schemata").decode()
+    except OSError as e:
+        raise Fault(f"cannot read {path}/schemata: {(e.strerror or '').lower()}") from None
+    try:
+        write(path, text)
+    except Fault as fault:
+        take_back(path, old, fault)
+        raise
+    return old
+
+
+def take_back(path: str, old: str, fault: Fault) -> None:
+    """Undoes change(); what cannot be undone is said in the fault."""
+    try:
+        write(path, old)
+    except Fault as e:
+        fault.cleanup.append(str(e))
+
+
 def write(path: str, text: str) -> None:
     """Writes schemata, line by line: the kernel forgets what of a longer text it has refused. Raises Fault with the kernel's reason."""
     for line in text.splitlines():

@@ -29,14 +29,26 @@ def main(options: "Options") -> int:
         if schemas and "rdt" not in container.record:
             kind = "CAT: l3 cache" if options.l3_cache_schema else "MBA: memory bandwidth"
             raise Refused(f"Intel RDT/{kind} schema is not enabled", "make the container with /linux/intelRdt")
-        apply(container, asked)
         if schemas:
-            from rundlet.life import rdt
-
-            rdt.write(container.record["rdt"]["group"], "\n".join(schemas))
+            _with_schemas(container, asked, "\n".join(schemas))
+        else:
+            apply(container, asked)
     finally:
         container.close()
     return 0
+
+
+def _with_schemas(container: "Container", asked: "dict[str, Any]", text: str) -> None:
+    """Limits and shares of the cache and the memory's bandwidth: all of them or none."""
+    from rundlet.life import rdt
+
+    path = container.record["rdt"]["group"]
+    old = rdt.change(path, text)
+    try:
+        apply(container, asked)
+    except Fault as fault:
+        rdt.take_back(path, old, fault)
+        raise
 
 
 def wanted(options: "Options") -> "dict[str, Any]":

@@ -184,8 +184,6 @@ def _memory_v2(memory: "Memory", limit: "int | None", swap: "int | None", now: "
     if memory["kernelTCP"]:
         raise v1_only("limit of TCP buffers")
     out: "list[Write]" = []
-    if limit is not None:
-        out.append(Write("memory", "memory.max", _bytes(limit), "memory limit"))
     if swap is None and limit == -1:
         swap = -1  # as on v1: no limit of memory means none of swap
     if swap is not None:
@@ -193,6 +191,9 @@ def _memory_v2(memory: "Memory", limit: "int | None", swap: "int | None", now: "
         # without swap in the kernel there is no file, and neither none nor all of nothing is a loss
         fine = ("ENOENT",) if alone <= 0 else ()
         out.append(Write("memory", "memory.swap.max", _bytes(alone), "swap limit", fine=fine))
+    if limit is not None:
+        # after that of swap: what has no room any more has to go there, or the kernel kills
+        out.append(Write("memory", "memory.max", _bytes(limit), "memory limit"))
     if memory["reservation"]:
         out.append(Write("memory", "memory.low", _bytes(memory["reservation"]), "memory reservation"))
     return out
