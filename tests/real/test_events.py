@@ -53,6 +53,19 @@ def test_what_is_used(box: Box) -> None:
         assert sum(cpu["percpu"]) <= usage(box)["cpu"]["usage"]["total"]
 
 
+def test_of_a_group_of_resctrl(box: Box, tmp_path: Path) -> None:
+    """As no machine here has the kernel's, a folder stands in for the container's group."""
+    (tmp_path / "info/L3").mkdir(parents=True)
+    (tmp_path / "info/L3/num_closids").write_text("16\n")
+    (tmp_path / "group").mkdir()
+    for folder, mask in ((tmp_path, "ff"), (tmp_path / "group", "0f")):
+        (folder / "schemata").write_text(f"    L3:0={mask}\n")
+    box.created()
+    state = box.root / box.id / "state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"rdt": {"group": f"{tmp_path}/group", "monitor": "", "made": []}}))
+    assert usage(box)["intel_rdt"] == {"l3_cache_info": {"num_closids": 16}, "l3_cache_schema_root": "L3:0=ff", "l3_cache_schema": "L3:0=0f"}
+
+
 def test_of_a_container_in_the_hosts_network(box: Box) -> None:
     box.without("network")
     box.config["mounts"] = [mount for mount in box.config["mounts"] if mount["type"] != "sysfs"]

@@ -104,3 +104,32 @@ def test_what_the_kernel_says_is_told(tmp_path: Path) -> None:
         acts.make({"group": "/nothere/a", "monitor": "", "made": ["/nothere/a"]}, asked())
     with pytest.raises(Fault, match="write 7 to /nothere/a/tasks"):
         acts.join({"group": "/nothere/a", "monitor": "", "made": []}, 7)
+
+
+def put(at: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (at / name).parent.mkdir(parents=True, exist_ok=True)
+        (at / name).write_text(text)
+
+
+def test_what_is_told(tmp_path: Path) -> None:
+    put(tmp_path, {
+        "info/last_cmd_status": "ok\n", "info/L3/cbm_mask": "fffff\n", "info/L3/min_cbm_bits": "1\n", "info/L3/num_closids": "16\n",
+        "info/MB/min_bandwidth": "10\n", "schemata": HELD, "box/schemata": "    L3:0=0f;1=f0\n    MB:0=20;1=50\n",
+    })
+    for node, llc in (("00", "4096\n"), ("01", "Unavailable\n")):
+        put(tmp_path / "box/mon_data" / f"mon_L3_{node}", {"llc_occupancy": llc, "mbm_total_bytes": "9\n", "mbm_local_bytes": "8\n"})
+    group: acts.Group = {"group": f"{tmp_path}/box", "monitor": "", "made": []}
+    told = {
+        "l3_cache_info": {"cbm_mask": "fffff", "min_cbm_bits": 1, "num_closids": 16}, "l3_cache_schema_root": "L3:0=0ff;1=f0",
+        "l3_cache_schema": "L3:0=0f;1=f0", "mem_bw_info": {"min_bandwidth": 10}, "mem_bw_schema_root": "MB:0=100;1=50",
+        "mem_bw_schema": "MB:0=20;1=50", "mbm_stats": [{"mbm_total_bytes": 9, "mbm_local_bytes": 8}] * 2,
+        "cmt_stats": [{"llc_occupancy": 4096}, {"llc_occupancy": 0}],
+    }
+    assert acts.usage(group) == told
+    put(tmp_path / "box/mon_groups/m/mon_data/mon_L3_00", {"llc_occupancy": "5\n"})
+    monitored = acts.usage({**group, "monitor": f"{tmp_path}/box/mon_groups/m"})
+    assert (monitored["cmt_stats"], "mbm_stats" in monitored) == ([{"llc_occupancy": 5}], False)
+    root = acts.usage({"group": str(tmp_path), "monitor": "", "made": []})
+    assert root["mem_bw_schema"] == root["mem_bw_schema_root"] == "MB:0=100;1=50"
+    assert acts.usage({"group": "/nothere/box", "monitor": "", "made": []}) == {}

@@ -88,7 +88,12 @@ def usage(record: "Record", at: "Place") -> "dict[str, object]":
         links = None if same else stats.interfaces(store.read(f"/proc/{record['pid']}/net/dev").decode())
     except OSError:
         links = None  # it has ended meanwhile
-    return {**stats.collect(at), "network_interfaces": links}
+    found: "dict[str, object]" = {**stats.collect(at), "network_interfaces": links}
+    if "rdt" in record:
+        from rundlet.life import rdt
+
+        found["intel_rdt"] = rdt.usage(record["rdt"])
+    return found
 
 
 def _print(record: "Record", kind: str, data: "dict[str, object] | None" = None) -> None:

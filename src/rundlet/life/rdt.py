@@ -112,6 +112,43 @@ def remove(group: "Group") -> None:
             raise Fault(f"cannot remove {path}: {(e.strerror or '').lower()}") from None
 
 
+INFO = {"l3_cache": ("L3", ("cbm_mask", "min_cbm_bits", "num_closids")),
+        "mem_bw": ("MB", ("bandwidth_gran", "delay_linear", "min_bandwidth", "num_closids"))}  # fmt: skip
+COUNTED = {"mbm_stats": ("mbm_total_bytes", "mbm_local_bytes"), "cmt_stats": ("llc_occupancy",)}
+
+
+def usage(group: "Group") -> "dict[str, object]":
+    """What `events` tells of the group, in runc's form (types/events.go): what the machine has, what is given, what has been counted."""
+    path, out = group["group"], dict[str, object]()
+    top = path if _text(f"{path}/info/last_cmd_status") is not None else path.rpartition("/")[0]
+    for key, (resource, names) in INFO.items():
+        found = {name: _text(f"{top}/info/{resource}/{name}") for name in names}
+        info = {name: text if name == "cbm_mask" else int(text) for name, text in found.items() if text}
+        if not info:
+            continue
+        out[f"{key}_info"] = info
+        for suffix, where in (("_root", top), ("", path)):
+            lines = (line.strip() for line in (_text(f"{where}/schemata") or "").split("\n"))
+            out[f"{key}_schema{suffix}"] = next((line for line in lines if line.startswith(f"{resource}:")), "")
+    where = f"{group['monitor'] or path}/mon_data"
+    try:
+        nodes = sorted(name for name in posix.listdir(where) if name.startswith("mon_L3_"))
+    except OSError:
+        nodes = []
+    for key, names in COUNTED.items():
+        counts = [{name: text for name in names if (text := _text(f"{where}/{node}/{name}"))} for node in nodes]
+        if any(counts):
+            out[key] = [{name: int(text) if text.isdigit() else 0 for name, text in count.items()} for count in counts]
+    return out
+
+
+def _text(path: str) -> "str | None":
+    try:
+        return store.read(path).decode("utf-8", "replace").strip()
+    except OSError:
+        return None
+
+
 def _write(path: str, text: str) -> None:
     fd = posix.open(path, O_WRONLY | O_CLOEXEC)
     try:
