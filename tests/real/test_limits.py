@@ -201,10 +201,20 @@ def test_a_limit_of_no_processes_is_one(box: Box) -> None:
     assert done.out == "here\n" and "fork" in done.err
 
 
-def test_cpu_limits_that_cannot_be(box: Box) -> None:
-    box.linux["resources"] = {"memory": {"limit": 32 << 20}, "cpu": {"period": 100}}
-    done = box.create()
-    assert done.status == 1 and "invalid argument" in done.err and box.left() == []
+@pytest.mark.parametrize("below", ["", "/one/two"])
+@pytest.mark.parametrize(
+    ("resources", "word"),
+    [
+        ({"cpu": {"period": 100}}, "invalid argument"), ({"cpu": {"cpus": "4000"}}, "set the set of cpus to 4000"),
+        ({"hugepageLimits": [{"pageSize": "3MB", "limit": 1}]}, "this kernel has no `"),
+    ],
+)
+def test_limits_that_cannot_be(box: Box, below: str, resources: dict[str, object], word: str) -> None:
+    """The cgroups that were made on the way go again, outer ones too."""
+    box.linux["cgroupsPath"] += below
+    box.linux["resources"] = {"memory": {"limit": 32 << 20}, **resources}
+    refused(box, word)
+    assert not any(Path(mount, box.id).exists() for mount in bundles.CGROUPS["mounts"].values())
 
 
 def test_a_set_of_cpus_below_new_cgroups(box: Box) -> None:
