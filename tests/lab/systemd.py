@@ -503,6 +503,9 @@ class TestBlockIO:
             assert show(unit, "IOWeight", "IODeviceWeight") == ["4950", f"/dev/block/{disk} 1920"]
             box.ok("update", "--blkio-weight", "300", box.id)
             assert file.read_text() == f"default 300\n{disk} 200\n"
+            done = box.call("update", "--blkio-weight", "700", "--cpuset-cpus", "4000", box.id)
+            assert done.status == 1 and "while cleaning up" not in done.err, done
+            assert file.read_text() == f"default 300\n{disk} 200\n"
         finally:
             subprocess.run(["losetup", "--detach", loop], check=True)
 

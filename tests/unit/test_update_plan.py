@@ -92,6 +92,12 @@ def test_shares_come_back_with_the_end_of_idleness() -> None:
     assert shares == [7, None, None]
 
 
+def test_weights_of_disks_come_with_that_of_all() -> None:
+    whole = load_resources(b'{"blockIO": {"weight": 9, "weightDevice": [{"major": 8, "minor": 0, "weight": 70}]}}')[0]
+    found = [complete(load_resources(asked)[0], whole)["blockIO"]["weightDevice"] for asked in (b'{"blockIO": {"weight": 9}}', b"{}")]
+    assert found == [whole["blockIO"]["weightDevice"], []]
+
+
 def listing(given_: "tuple[tuple[str, str], ...]") -> str:
     """devices.list of a cgroup of v1 that these lines were written to: security/device_cgroup.c, devcgroup_seq_show."""
     denies = bool(given_) and given_[0] == ("devices.deny", "a")

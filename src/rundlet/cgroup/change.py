@@ -33,7 +33,7 @@ class Change:
         for write in writes:
             path, chosen = self._file(write)
             old = "" if write.controller == "devices" else read_file(path)  # those are to be written only
-            weight = self._weight(path) if chosen.file == "cpu.idle" and old == "0\n" else None
+            lost = forgotten(path, chosen.text, old)
             try:
                 apply(self.place, (chosen,))
             except Fault as fault:
@@ -41,18 +41,8 @@ class Change:
                 raise
             if chosen.fine and read_file(path) == old:
                 continue  # it may have been refused, and there is nothing to take back
-            if weight is not None:
-                self.done.append(weight)
+            self.done += lost
             self.done.append(reverse(path, chosen.text, old))
-
-    def _weight(self, path: str) -> "tuple[str, str, str | None] | None":
-        """What gives a cgroup its weight back: the kernel forgets it when the cgroup becomes idle (sched_group_set_idle)."""
-        folder = path.rpartition("/")[0]
-        for name in ("cpu.weight", "cpu.shares"):
-            text = read_file(f"{folder}/{name}")
-            if text:
-                return f"{folder}/{name}", text, text
-        return None
 
     def _file(self, write: "Write") -> "tuple[str, Write]":
         """The file that the write goes to, and the write itself or what it is otherwise, where the kernel has no such file."""
@@ -83,6 +73,22 @@ class Change:
             except OSError:
                 fault.cleanup.append(f"`{path}` stays set to {text}")
         self.done.clear()
+
+
+def forgotten(path: str, text: str, old: str) -> "list[tuple[str, str, str | None]]":
+    """What a write makes the kernel forget besides, in the form of reverse(); to be called before it.
+
+    A cgroup that becomes idle has no weight any more (sched_group_set_idle), a disk none of its own when that of all is set
+    (bfq_io_set_weight_legacy).
+    """
+    folder, _, file = path.rpartition("/")
+    if file == "cpu.idle" and old == "0\n":
+        weights = ((f"{folder}/{name}", read_file(f"{folder}/{name}")) for name in ("cpu.weight", "cpu.shares"))
+        return [(weight, held, held) for weight, held in weights if held]
+    if file in ("io.bfq.weight", "blkio.bfq.weight") and ":" not in text:
+        disks = path if file == "io.bfq.weight" else f"{path}_device"
+        return [(disks, line, line) for line in read_file(disks).splitlines() if ":" in line]
+    return []
 
 
 def restore(held: "dict[str, str]") -> None:

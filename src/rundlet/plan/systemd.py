@@ -131,7 +131,7 @@ DEVICES: "dict[str, dict[str, str]]" = {
 }
 SETS = {"cpuset.cpus": "AllowedCPUs", "cpuset.mems": "AllowedMemoryNodes"}
 BANDWIDTH = ("cpu.max", "cpu.cfs_period_us", "cpu.cfs_quota_us", "cpu.idle")
-FILES = (*NUMBERS, *DEVICES, *SETS, *BANDWIDTH)  # all that it may write
+FILES = (*NUMBERS, *DEVICES, *SETS, *BANDWIDTH, "io.bfq.weight")  # all that it may write
 
 
 def limits(writes: "Iterable[Write]", version: int) -> "Properties":

@@ -116,12 +116,15 @@ def complete(asked: "Resources", whole: "Resources") -> "Resources":
     """The limits to write for `asked`, given the `whole` that the container is to have.
 
     The limit of memory and swap stays when that of memory changes: on v1 the kernel keeps it, on v2 that of swap alone follows from both.
-    So do the shares when the cgroup is idle no longer: the kernel gives it the default ones.
+    So do the shares when the cgroup is idle no longer, which the kernel gives the default ones, and the weights of single disks when
+    that of all changes, since the kernel forgets them then.
     """
-    memory, cpu = {**asked["memory"]}, {**asked["cpu"]}
+    memory, cpu, io = {**asked["memory"]}, {**asked["cpu"]}, {**asked["blockIO"]}
+    if io["weight"]:
+        io["weightDevice"] = whole["blockIO"]["weightDevice"]
     if cpu["idle"] == 0 and not cpu["shares"]:
         cpu["shares"] = whole["cpu"]["shares"]
     memory["checkBeforeUpdate"] = whole["memory"]["checkBeforeUpdate"]
     if memory["limit"] and not memory["swap"]:
         memory["swap"] = whole["memory"]["swap"]
-    return {**asked, "memory": memory, "cpu": cpu}  # type: ignore[typeddict-item]
+    return {**asked, "memory": memory, "cpu": cpu, "blockIO": io}  # type: ignore[typeddict-item]
