@@ -585,6 +585,9 @@ class TestAnnotations:
         assert held == {
             "cpu.max": "25501 50000", "cpu.weight": "170", "memory.max": str(56 << 20), "memory.high": str(48 << 20), "memory.low": str(1 << 20),
         }
+        assert show(unit, "MemoryHigh", "CPUQuotaPerSecUSec") == [str(48 << 20), "520ms"], "which knows no parts of a per cent"
+        systemctl("daemon-reload")
+        assert (at / "memory.high").read_text() == f"{48 << 20}\n"
 
     @pytest.mark.parametrize(("key", "value", "says"), [
         ("Slice", "'system.slice'", "cgroupsPath says which"), ("TimeoutStopSec", "'a'", "a number of seconds"), ("X", "1", "not the name"),

@@ -72,7 +72,9 @@ class TestLimits:
         ("memory.max", "1048576", {"MemoryMax": ("t", 1 << 20)}),
         ("memory.max", "max", {"MemoryMax": ("t", systemd.UNSET)}),
         ("memory.max", "0", {"MemoryMax": ("t", 1)}),  # systemd takes none below 1; the file does
-        ("memory.max", "1G", {}),  # the kernel's own way to write it
+        ("memory.max", "1G", {"MemoryMax": ("t", 1 << 30)}),  # the kernel's own way to write it
+        ("memory.high", "48m\n", {"MemoryHigh": ("t", 48 << 20)}),
+        ("memory.high", "48x", {}), ("memory.high", "", {}), ("memory.high", "K", {}), ("pids.max", "1K", {}),
         ("memory.low", "0", {"MemoryLow": ("t", 0)}),
         ("memory.high", "5", {"MemoryHigh": ("t", 5)}),
         ("memory.min", "5", {"MemoryMin": ("t", 5)}),

@@ -144,7 +144,7 @@ def limits(writes: "Iterable[Write]", version: int) -> "Properties":
         file, text = _known(item)
         if file in NUMBERS:
             name, least = NUMBERS[file]
-            value = _number(text)
+            value = _bytes(text) if file[:7] == "memory." else _number(text)
             if value is not None:
                 out[name] = "t", max(value, least)
         elif file in SETS:
@@ -181,11 +181,19 @@ def _known(item: "Write") -> "tuple[str, str]":
 
 
 def _number(text: str) -> "int | None":
-    """What a limit says, in the way of a uint64; None for what is not a plain number (the kernel takes 1G too)."""
+    """What a limit says, in the way of a uint64; None for what is not a plain number."""
     text = text.strip()
     if text in ("max", "-1"):
         return UNSET
     return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _bytes(text: str) -> "int | None":
+    """As _number(), of what may also be written as 1G (lib/cmdline.c, memparse)."""
+    text = text.strip()
+    power = "KMGTPE".find(text[-1:].upper()) + 1 if text else 0
+    number = _number(text[:-1] if power else text)
+    return number if not power or number in (None, UNSET) else min(number << 10 * power, UNSET)
 
 
 def _device(out: "Properties", words: "dict[str, str]", text: str) -> None:
