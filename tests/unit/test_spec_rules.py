@@ -100,7 +100,7 @@ def test_capabilities() -> None:
                     "bounding": [*some, "CAP_TELEPORT", "kill"],
                     "permitted": some,
                     "inheritable": ["CAP_CHOWN"],
-                    "ambient": ["CAP_KILL", "CAP_CHOWN", "CAP_X"],
+                    "ambient": ["CAP_KILL", "CAP_CHOWN", "CAP_FOWNER", "CAP_X"],
                 }
             }
         }
@@ -115,8 +115,8 @@ def test_capabilities() -> None:
     assert warnings == [
         '/process/capabilities/bounding/3: capability "CAP_TELEPORT" is not known, left out',
         '/process/capabilities/bounding/4: capability "kill" is not known, left out',
-        '/process/capabilities/ambient/2: capability "CAP_X" is not known, left out',
-        "/process/capabilities/ambient: can't raise ambient capability CAP_KILL: it is not both permitted and inheritable, left out",
+        '/process/capabilities/ambient/3: capability "CAP_X" is not known, left out',
+        "/process/capabilities/ambient: can't raise ambient capabilities CAP_KILL, CAP_FOWNER: not both permitted and inheritable, left out",
     ]
 
 

@@ -118,8 +118,11 @@ def check_capabilities(process: "Process", where: str, warnings: "list[str]") ->
     # PR_CAP_AMBIENT_RAISE fails with EPERM for any other, prctl(2)
     grantable = [name for name in sets["ambient"] if name in sets["permitted"] and name in sets["inheritable"]]
     others = [name for name in sets["ambient"] if name not in grantable]
-    for name in others:
-        warnings.append(f"{where}/ambient: can't raise ambient capability {name}: it is not both permitted and inheritable, left out")
+    if others:  # in one line: Buildah asks for all of them ambient, and none inheritable, at each step
+        many = "ies" if len(others) > 1 else "y"
+        warnings.append(
+            f"{where}/ambient: can't raise ambient capabilit{many} {', '.join(others)}: not both permitted and inheritable, left out"
+        )
     sets["ambient"] = grantable
 
 
