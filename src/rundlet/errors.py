@@ -5,6 +5,7 @@
     ├── Refused(why, todo)     well-formed, but it must not or cannot be done here; says what to do next
     ├── WrongState(why)        the container is not in a state that permits the command
     ├── StepFailed(step, …)    the kernel said no to one step of the plan
+    ├── Died(why)              the process that carries the plan out has ended unasked
     └── Usage(why)             the command line is malformed
 
 Every text is one line, lower case, and keeps the words that engines parse.
@@ -60,6 +61,10 @@ class StepFailed(Fault):
         self.call = call
         self.errno = errno
         self.outs: dict[str, bytes] = {}  # the returned buffers, where there are some: from inside a container they are untrusted
+
+
+class Died(Fault):
+    """The process that carries out the plan has ended unasked, killed as a rule."""
 
 
 class Usage(Fault):

@@ -102,6 +102,15 @@ def test_more_memory_than_the_limit_is_not_to_be_had(box: Box) -> None:
     assert done.status in (0, 137) and done.out in ("", "137\n"), "the program is killed, or the shell that waits for it with it"
 
 
+def test_a_memory_limit_below_what_the_runtime_itself_takes(box: Box) -> None:
+    """The first process is in its cgroup before it is the program, so the kernel kills it there."""
+    box.linux["resources"] = {"memory": {"limit": 4096}}
+    done = box.create()
+    assert done.status == 1
+    assert "the executor was killed, its cgroup is out of memory; the container's limit, 4096 bytes, may be too low" in done.err
+    assert box.left() == []
+
+
 def test_more_processes_than_the_limit_are_not_to_be_had(box: Box) -> None:
     box.linux["resources"] = {"pids": {"limit": 3}}
     box.sh("for n in 1 2 3 4 5; do sleep 1000 & done; echo made")

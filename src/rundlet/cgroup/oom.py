@@ -1,10 +1,10 @@
-"""Being told when a container runs out of memory."""
+"""Being told when a container runs out of memory, or did before it was one."""
 
 from posix import O_CLOEXEC, O_RDONLY, O_WRONLY, close, lseek, open, read, write
 
-from rundlet.cgroup.file import failed
+from rundlet.cgroup.file import failed, read_file
 from rundlet.cgroup.place import Place, find
-from rundlet.errors import Refused
+from rundlet.errors import Died, Refused
 
 
 class Watch:
@@ -62,6 +62,21 @@ class Watch:
     def close(self) -> None:
         """Lets go."""
         close(self.fd)
+
+
+def explain(died: Died, place: Place, limit: "int | None") -> None:
+    """Says of what the executor died, where the kernel has killed in this cgroup: the runtime's part counts to its limit."""
+    at = find(place, "memory")
+    if at is None:
+        return
+    events = "memory.oom_control" if at.version == 1 else "memory.events"
+    try:
+        text = read_file(f"{at.path}/{events}")
+    except OSError:
+        return
+    if int(text.partition("oom_kill ")[2].split("\n")[0] or 0):
+        asked = f"the container's limit, {limit} bytes, may be too low" if limit and limit > 0 else "is a limit above its cgroup too low?"
+        died.message = f"the executor was killed, its cgroup is out of memory; {asked}"
 
 
 def _eventfd(folder: str, path: str) -> int:

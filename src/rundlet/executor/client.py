@@ -22,7 +22,7 @@ from posix import (
     write,
 )
 
-from rundlet.errors import Fault, Refused, StepFailed
+from rundlet.errors import Died, Refused, StepFailed
 from rundlet.executor.template import REPLY, ROOM, SLOTS, Packed, Reply
 
 TYPE_CHECKING = False
@@ -61,7 +61,7 @@ class Executor:
             self.told(pid)
 
     def send(self, what: "Iterable[Step] | Packed") -> "Program | Packed":
-        """Sends steps, or a program that has them already and begins with prepare(), without waiting for the reply. Raises Fault."""
+        """Sends steps, or a program that has them already and begins with prepare(), without waiting for the reply. Raises Died."""
         program: "Program | Packed"
         if isinstance(what, Packed):
             program = what
@@ -76,11 +76,11 @@ class Executor:
             self.control.sendall(program.text)
             self.sent.append(program.text)
         except OSError:
-            raise Fault("the executor has died") from None
+            raise Died("the executor has died") from None
         return program
 
     def receive(self, program: "Program | Packed") -> Reply:
-        """Waits for the reply to `program`; raises StepFailed when a step failed, Fault when the executor died."""
+        """Waits for the reply to `program`; raises StepFailed when a step failed, Died when the executor did."""
         try:
             return program.reply(read_reply(self.control, program.expects))
         except StepFailed as failed:
@@ -108,7 +108,7 @@ class Executor:
 
 
 def read_reply(control: socket, size: int = REPLY.size) -> bytes:
-    """One whole reply from a socket, of `size` bytes as a rule; raises Fault when it ends before there is any."""
+    """One whole reply from a socket, of `size` bytes as a rule; raises Died when it ends before there is any."""
     raw = b""
     while len(raw) < size:
         try:
@@ -124,7 +124,7 @@ def read_reply(control: socket, size: int = REPLY.size) -> bytes:
             _, _, _, slots, out, _ = REPLY.unpack_from(raw)
             size = REPLY.size + 8 * min(slots, SLOTS) + min(out, ROOM)
     if len(raw) < REPLY.size:
-        raise Fault("the executor ended without an answer; the kernel log may say why")
+        raise Died("the executor ended without an answer; the kernel log may say why")
     return raw
 
 

@@ -9,7 +9,7 @@ import posix
 from rundlet import jsontext, log
 from rundlet.cgroup import files as cgroup_files
 from rundlet.cgroup import place as cgroup_place
-from rundlet.errors import Fault, StepFailed
+from rundlet.errors import Died, Fault, StepFailed
 from rundlet.executor import client
 from rundlet.executor.template import Packed
 from rundlet.life import bundle, deciding, kept, process, sockets, store
@@ -78,6 +78,10 @@ class Creation(deciding.Decision):
             self._make(container)
         except BaseException as first:
             process.uninterruptible()
+            if isinstance(first, Died):
+                from rundlet.cgroup import oom
+
+                oom.explain(first, self.place, self.config["linux"]["resources"]["memory"]["limit"])
             for action in reversed(self.undo):
                 try:
                     action()
