@@ -580,3 +580,16 @@ def test_ambient_capabilities_that_cannot_be_raised_are_told(box: Box) -> None:
     done = box.sh("grep CapAmb /proc/self/status").run()
     assert (done.status, int(done.out.split()[1], 16)) == (0, 1 << 5)
     assert "warning: /process/capabilities/ambient: can't raise ambient capability CAP_CHOWN: " in done.err
+
+
+def test_null_that_is_opened_for_reading_alone_can_be_written_to(box: Box) -> None:
+    """containerd opens it so for `ctr run --null-io`, for all three; other files stay as they were given."""
+    script = "echo one && echo two >&2 && : >/dev/stderr"
+    box.sh(script)
+    with open(os.devnull) as null:
+        assert box.run(stdin=null.fileno(), stdout=null, stderr=null).status == 0
+        box.sh("sleep 1000")
+        box.started()
+        assert box.call("exec", box.id, "sh", "-c", script, stdin=null.fileno(), stdout=null, stderr=null).status == 0
+        with open("/etc/passwd") as file:
+            assert box.call("exec", box.id, "sh", "-c", "echo one", stdin=null.fileno(), stdout=file, stderr=null).status == 1

@@ -6,12 +6,14 @@ executed through a detached read-only mount of itself, which is equally unwritab
 """
 
 from _socket import SOCK_STREAM, socket, socketpair
-from fcntl import F_ADD_SEALS, F_DUPFD_CLOEXEC, fcntl
+from fcntl import F_ADD_SEALS, F_DUPFD_CLOEXEC, F_GETFL, fcntl
 from posix import (
     MFD_ALLOW_SEALING,
     MFD_CLOEXEC,
+    O_ACCMODE,
     O_CLOEXEC,
     O_RDONLY,
+    O_RDWR,
     POSIX_SPAWN_DUP2,
     close,
     fstat,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from rundlet.plan.step import Step
 
 BINARY = __file__.rpartition("/")[0] + "/executor"
+NULL = 1 << 8 | 3  # the device 1:3
 MFD_EXEC = 0x10  # linux/memfd.h, since 6.3
 SEALS = 0x1 | 0x2 | 0x4 | 0x8  # no more seals, shrinking, growing or writing: linux/fcntl.h
 # a container starts with no signal ignored or blocked; 32 and 33 are glibc's own: executor/program.py
@@ -131,8 +134,8 @@ def read_reply(control: socket, size: int = REPLY.size) -> bytes:
 def spawn(pass_fds: "dict[str, int] | None" = None, keep: int = 0) -> Executor:
     """Starts an executor with stdin, stdout, stderr and `keep` descriptors from 3 on, as the caller has them.
 
-    `pass_fds` are further descriptors by name, for steps to use as slots of that name; all else is closed. Raises Refused when the
-    executor cannot be executed.
+    But /dev/null as stdout or stderr can be written to, however the caller has opened it. `pass_fds` are further descriptors by name, for
+    steps to use as slots of that name; all else is closed. Raises Refused when the executor cannot be executed.
     """
     ours, theirs = socketpair(1, SOCK_STREAM)  # AF_UNIX
     passed = {"control": theirs.fileno(), **(pass_fds or {})}
@@ -143,8 +146,15 @@ def spawn(pass_fds: "dict[str, int] | None" = None, keep: int = 0) -> Executor:
     try:
         for fd in passed.values():
             high.append(fcntl(fd, F_DUPFD_CLOEXEC, end))
+        actions = [(POSIX_SPAWN_DUP2, fd, to) for fd, to in zip(high, bind.values(), strict=True)]
+        for to in (1, 2):
+            if _silent(to):
+                null = open("/dev/null", O_RDWR | O_CLOEXEC)
+                high.append(fcntl(null, F_DUPFD_CLOEXEC, end))
+                close(null)
+                actions.append((POSIX_SPAWN_DUP2, high[-1], to))
         argv = ["rundlet", str(lowest)]
-        pid, sealed = start(argv, [(POSIX_SPAWN_DUP2, fd, to) for fd, to in zip(high, bind.values(), strict=True)])
+        pid, sealed = start(argv, actions)
     finally:
         theirs.close()
         for fd in high:
@@ -153,6 +163,14 @@ def spawn(pass_fds: "dict[str, int] | None" = None, keep: int = 0) -> Executor:
     executor = Executor(pid, ours, bind)
     make_ready(executor, argv, sealed, lowest, end)
     return executor
+
+
+def _silent(fd: int) -> bool:
+    """Whether it is /dev/null opened for reading alone, as containerd's null io is: a program that writes there would fail."""
+    try:
+        return fcntl(fd, F_GETFL) & O_ACCMODE == O_RDONLY and fstat(fd).st_rdev == NULL
+    except OSError:  # closed
+        return False
 
 
 def make_ready(executor: Executor, argv: "list[str]", sealed: bool, lowest: int, end: int) -> None:
