@@ -31,7 +31,7 @@ COLUMNS = {
     "files": ("root", "propagation", "mount", "masked-path", "read-only-path"),
     "limits": ("cgroup", "limit", "rlimit", "oom-score"),
     "devices": ("devices",),
-    "process": ("process", "program", "working-directory", "descriptor", "hidden"),
+    "process": ("process", "program", "working-directory", "descriptor", "hidden", "parent-death"),
 }
 BEAT = b"event: beat\ndata: {}\n\n"  # says to a page, and to whatever is in between, that the stream is still there
 
