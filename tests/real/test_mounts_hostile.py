@@ -4,6 +4,7 @@ vulnerabilities that other runtimes have had."""
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -162,6 +163,22 @@ def test_a_neighbour_that_changes_paths_meanwhile(box: Box, outside: Path) -> No
             assert box.left() == []
     finally:
         stop(neighbour)
+
+
+def test_renames_elsewhere_on_the_host(box: Box) -> None:
+    """With ".." in a path, each of them can make openat2(2) say EAGAIN: a busy host is no reason for a container to fail."""
+    (box.rootfs / "up").symlink_to("/".join([".."] * 1000))
+    (box.rootfs / "etc/secret").write_text("secret")
+    box.linux["maskedPaths"] = ["/up/etc/secret"]
+    box.linux["readonlyPaths"] = ["/up/tmp"] * 20
+    (box.folder / "a").touch()
+    script = "import os\nwhile True: os.rename('a', 'b'); os.rename('b', 'a')"
+    busy = subprocess.Popen([sys.executable, "-c", script], cwd=box.folder, start_new_session=True)
+    try:
+        for _ in range(5):
+            assert box.says("cat /etc/secret; touch /tmp/x 2>&1; true").endswith("Read-only file system\n")
+    finally:
+        stop(busy)
 
 
 def test_masks_are_made_of_the_hosts_null(box: Box) -> None:

@@ -21,8 +21,8 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef long long s64;
 
-enum { MAGIC = 0x32545652, SLOTS = 1 << 14, ROOM = 8 << 20, NONE = 0xffff };
-enum { E_INTR = 4, E_BADMSG = 74, E_NOTSOCK = 88, MSG_NOSIGNAL = 0x4000 };
+enum { MAGIC = 0x32545652, SLOTS = 1 << 14, ROOM = 8 << 20, NONE = 0xffff, AGAIN = 1000 };
+enum { E_INTR = 4, E_AGAIN = 11, E_BADMSG = 74, E_NOTSOCK = 88, MSG_NOSIGNAL = 0x4000 };
 enum word { CHECK = 0xff00, PUT, REPLY, NEXT, REDIRECT, VALUE };                /* calls that are the executor's own */
 
 /* An argument: what it is in the upper three bits, a value in the others. */
@@ -73,6 +73,7 @@ enum { SYS_READ = 63, SYS_WRITE = 64, SYS_EXIT_GROUP = 94, SYS_SENDTO = 206 };
 #else
 enum { SYS_READ = 0, SYS_WRITE = 1, SYS_EXIT_GROUP = 231, SYS_SENDTO = 44 };
 #endif
+enum { SYS_OPENAT2 = 437 };
 
 static u8 room[ROOM] __attribute__((aligned(16)));
 static struct { struct reply reply; s64 slots[SLOTS]; } said;
@@ -207,8 +208,13 @@ static s64 perform(const struct op *op)
 	for (i = 0; i < 6; i++)
 		if (!resolve(op->arg[i], &args[i]))
 			return -E_BADMSG;
-	if (op->nr < CHECK)
-		return kernel(op->nr, args);
+	if (op->nr < CHECK) {
+		s64 r = kernel(op->nr, args);
+		/* where a path has "..", any rename or mount on the host may come between: openat2(2), EAGAIN */
+		for (i = 0; i < AGAIN && r == -E_AGAIN && op->nr == SYS_OPENAT2; i++)
+			r = kernel(op->nr, args);
+		return r;
+	}
 	switch (op->nr) {
 	case CHECK:
 		return check(args);
