@@ -144,6 +144,23 @@ def test_propagation_of_a_new_filesystem(box: Box) -> None:
     }
 
 
+@pytest.mark.parametrize("words", [["slave", "shared"], ["rprivate", "rshared"], ["shared", "unbindable"], ["private", "rslave"]])
+@pytest.mark.parametrize("kind", ["bind", "tmpfs"])
+def test_several_ways_to_propagate_are_refused(either: Box, kind: str, words: list[str]) -> None:
+    """What would come of them depends on their order, and the last one alone may let more through than was meant."""
+    either.mount("/data", str(either.folder) if kind == "bind" else "tmpfs", *(["bind"] if kind == "bind" else []), *words, kind=kind)
+    done = either.run()
+    assert done.status == 1
+    if either.runtime == bundles.words():
+        assert done.err == "rundlet: /mounts/4/options: a mount has one kind of propagation: shared, slave, private or unbindable\n"
+    assert either.left() == []
+
+
+def test_one_way_to_propagate_said_twice(box: Box) -> None:
+    box.mount("/data", "tmpfs", "shared", "rshared", "shared", kind="tmpfs")
+    assert shares(box.says(MOUNTS), "/data") == "shared"
+
+
 # ── tmpfs ──
 
 

@@ -186,6 +186,11 @@ def test_masks_are_made_of_the_hosts_null(box: Box) -> None:
     box.config["mounts"] = [m for m in box.config["mounts"] if not m["destination"].startswith("/dev")]
     (box.rootfs / "dev/null").symlink_to("/proc/sys/kernel/core_pattern")
     (box.rootfs / "secret").write_text("secret")
+    done = box.run()
+    assert done.status == 1 and "make /dev/null (c 1:3): something else is there already" in done.err
+    assert box.left() == []
+    (box.rootfs / "dev/null").rename(box.folder / "null")
+    box.mount("/dev", str(box.folder), "bind")
     box.linux["maskedPaths"] = ["/secret", "/proc/keys", "/dev/null"]
     before = Path("/proc/sys/kernel/core_pattern").read_text()
     out = box.says(f"stat -c '%F %t:%T' /secret /proc/keys; {MOUNTS}")

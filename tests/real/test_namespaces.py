@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,34 @@ def holder() -> Iterator[int]:
 
 @pytest.mark.parametrize("kind", ["pid", "network", "ipc", "uts", "cgroup", "time"])
 def test_joined_by_path(box: Box, holder: int, kind: str) -> None:
+    """It alone is the other's; the program sees the same, an exec is in there too, and the holder's are as before."""
+    before = spaces(holder)
     box.without(kind)
     box.linux["namespaces"].append({"type": kind, "path": f"/proc/{holder}/ns/{FILES[kind]}"})
     pid = box.started()
-    assert spaces(pid)[kind] == spaces(holder)[kind]
-    assert spaces(pid)["mount"] not in (OURS["mount"], spaces(holder)["mount"])
+    found = spaces(pid)
+    assert {other for other in FILES if found[other] == before[other]} == {kind, "user"}
+    assert found["mount"] not in (OURS["mount"], before["mount"])
+    seen = box.exec("sh", "-c", SHOW).out.split()
+    assert found[kind] in seen and before["mount"] not in seen
+    box.ended()
+    box.ok("delete", box.id)
+    assert spaces(holder) == before
+
+
+def test_a_joined_mount_namespace(box: Box, holder: int) -> None:
+    """The root is mounted in there, and the host sees nothing of it."""
+    theirs = spaces(holder)["mount"]
+    (box.folder / "data").mkdir()
+    (box.folder / "data/file").write_text("file")
+    box.mount("/data", str(box.folder / "data"), "bind", "ro")
+    box.without("mount")
+    box.linux["namespaces"].append({"type": "mount", "path": f"/proc/{holder}/ns/mnt"})
+    pid = box.started()
+    assert spaces(pid)["mount"] == theirs != OURS["mount"]
+    assert "/data" in Path(f"/proc/{holder}/mountinfo").read_text()
+    assert box.exec("sh", "-c", "cat /data/file; touch /data/x 2>&1").out == "filetouch: /data/x: Read-only file system\n"
+    assert str(box.folder) not in Path("/proc/self/mountinfo").read_text()
     box.ended()
 
 
@@ -172,18 +196,19 @@ def test_joined_by_a_descriptor_of_the_caller(box: Box, holder: int, folder: str
     box.ended()
 
 
-def test_joined_by_a_pidfd_of_the_caller(box: Box, holder: int) -> None:
+@pytest.mark.parametrize("mount", [False, True])
+def test_joined_by_a_pidfd_of_the_caller(box: Box, holder: int, mount: bool) -> None:
     """It stands for the process's namespace of whatever kind is asked for."""
     fd = os.pidfd_open(holder)
-    kinds = ("network", "ipc", "uts")
+    kinds = ("pid", "network", "ipc", "uts", "cgroup", "time", "mount") if mount else ("pid", "network", "ipc", "uts", "cgroup", "time")
     try:
-        box.namespaces("pid", "mount", "cgroup", **dict.fromkeys(kinds, f"/proc/self/fd/{fd}"))
+        box.namespaces(*([] if mount else ["mount"]), **dict.fromkeys(kinds, f"/proc/self/fd/{fd}"))
         box.save()
         done = box.call("create", "--bundle", str(box.bundle), box.id, pass_fds=(fd,))
     finally:
         os.close(fd)
     assert (done.status, done.err) == (0, "")
-    assert all(spaces(box.pid)[kind] == spaces(holder)[kind] for kind in kinds)
+    assert {kind for kind in FILES if spaces(box.pid)[kind] == spaces(holder)[kind]} == {*kinds, "user"}
     box.ended()
 
 
@@ -412,6 +437,36 @@ def test_time(box: Box) -> None:
     assert [line.split() for line in lines[:2]] == [["monotonic", "864000", "0"], ["boottime", "7776000", "5"]]
     assert float(lines[2].split()[0]) > 7776000
     assert lines[3] == lines[4] != OURS["time"]
+
+
+@pytest.mark.parametrize("clock", ["monotonic", "boottime"])
+@pytest.mark.parametrize(("secs", "nanosecs"), [(-5, 0), (-5, 999999999), (0, 1), (4000000000, 0)])
+def test_offsets(box: Box, clock: str, secs: int, nanosecs: int) -> None:
+    """Told by the kernel, measured by a program, in an exec too; the host's clocks go on."""
+    box.config["ociVersion"] = "1.1.0"
+    box.linux["namespaces"].append({"type": "time"})
+    box.linux["timeOffsets"] = {clock: {"secs": secs, "nanosecs": nanosecs}}
+    pid = box.started()
+    told = {name: (int(s), int(n)) for name, s, n in map(str.split, Path(f"/proc/{pid}/timens_offsets").read_text().splitlines())}
+    assert told == {"monotonic": (0, 0), "boottime": (0, 0), clock: (secs, nanosecs)}
+    before = time.clock_gettime(time.CLOCK_BOOTTIME)
+    up = float(box.exec("cat", "/proc/uptime").out.split()[0])
+    after = time.clock_gettime(time.CLOCK_BOOTTIME)
+    shift = secs + nanosecs / 10**9 if clock == "boottime" else 0
+    assert before + shift - 0.02 <= up <= after + shift  # in hundredths
+    assert box.exec("readlink", "/proc/self/ns/time").out.strip() == os.readlink(f"/proc/{pid}/ns/time") != OURS["time"]
+    box.ended()
+
+
+@pytest.mark.parametrize("secs", [-(10**9), 10**15])
+def test_offsets_that_no_clock_can_have(box: Box, secs: int) -> None:
+    box.config["ociVersion"] = "1.1.0"
+    box.linux["namespaces"].append({"type": "time"})
+    box.linux["timeOffsets"] = {"boottime": {"secs": secs}}
+    done = box.run()
+    assert done.status == 1
+    assert "make a time namespace: write: numerical result out of range; " in done.err and "/linux/timeOffsets" in done.err
+    assert box.left() == []
 
 
 def test_a_time_namespace_without_offsets(box: Box) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,64 @@ def test_masked_paths(either: Box) -> None:
     assert "Read-only" in out
     assert (either.rootfs / "etc/secret").read_text() == "secret"
     assert not (either.rootfs / "nothere").exists()
+
+
+def hosts_null() -> tuple[int, int, int]:
+    found = os.stat("/dev/null")
+    return found.st_mode, found.st_uid, found.st_gid
+
+
+TOUCH = "for d in DEVICES; do chmod 0 $d; chown 1:1 $d; touch -d 2001-01-01 $d; done 2>/dev/null; echo x > /dev/null && head -c 1 /dev/zero | wc -c"
+
+
+@pytest.mark.parametrize("caps", [[], ["CAP_FOWNER", "CAP_CHOWN", "CAP_DAC_OVERRIDE"]])
+def test_nobody_changes_the_hosts_null_through_a_mask(either: Box, caps: list[str]) -> None:
+    """Whoever is root in there without a user namespace owns it."""
+    (either.rootfs / "etc/secret").write_text("secret")
+    either.linux["maskedPaths"] = ["/etc/secret", "/proc/keys", "/proc/timer_list"]
+    either.process["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), caps)
+    before = hosts_null()
+    try:
+        assert either.says(TOUCH.replace("DEVICES", " ".join(either.linux["maskedPaths"]))) == "1\n"
+        assert hosts_null() == before
+    finally:
+        os.chmod("/dev/null", 0o666)
+        os.chown("/dev/null", 0, 0)
+
+
+def test_nobody_changes_the_hosts_devices_through_those_bound(box: Box) -> None:
+    """As the host's root in a user namespace in which that one is mapped."""
+    box.linux["namespaces"].append({"type": "user"})
+    box.linux["uidMappings"] = box.linux["gidMappings"] = [{"containerID": 0, "hostID": 0, "size": 65536}]
+    box.process["capabilities"] = {key: ["CAP_FOWNER", "CAP_CHOWN", "CAP_DAC_OVERRIDE"] for key in ("bounding", "effective", "permitted")}
+    before = hosts_null()
+    try:
+        assert box.says(TOUCH.replace("DEVICES", "/dev/null /dev/zero /dev/full")) == "1\n"
+        assert hosts_null() == before
+        assert [os.stat(f"/dev/{name}").st_mode & 0o7777 for name in ("zero", "full")] == [0o666, 0o666]
+    finally:
+        for name in ("null", "zero", "full"):
+            os.chmod(f"/dev/{name}", 0o666)
+            os.chown(f"/dev/{name}", 0, 0)
+
+
+@pytest.mark.parametrize("path", ["/", "//", "/.", "/..", "/etc/..", "/etc/./../"])
+@pytest.mark.parametrize(("key", "why"), [("maskedPaths", "hidden"), ("readonlyPaths", "made read-only here: /root/readonly does that")])
+def test_the_root_as_such_a_path(box: Box, key: str, why: str, path: str) -> None:
+    """It would be covered, and that not seen by the container, which is in there: nothing would come of it, and nobody be told."""
+    box.linux[key] = ["/nothere", path]
+    done = box.run()
+    assert (done.status, done.err) == (1, f"rundlet: /linux/{key}/1: the root itself cannot be {why}\n")
+    assert box.left() == []
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "//etc//passwd", "/etc/passwd/", "/etc/./passwd/.", "/nothere/../etc/passwd", "/bin/../etc/passwd"])
+def test_ways_to_write_such_a_path(box: Box, path: str) -> None:
+    there = not path.startswith("/nothere")  # as the kernel has it, there is no way through what is not there
+    box.linux["readonlyPaths"] = [path]
+    assert box.says("(echo >> /etc/passwd) 2>/dev/null || echo ro") == ("ro\n" if there else "")
+    box.linux["readonlyPaths"], box.linux["maskedPaths"] = [], [path]
+    assert (box.says("cat /etc/passwd") == "") == there
 
 
 def test_a_mask_of_what_is_not_there(box: Box) -> None:
@@ -395,14 +454,75 @@ def test_devices_in_a_user_namespace(either: Box) -> None:
     either.says("echo x > /dev/null; head -c 4 /dev/zero | od; stat -c '%F' /dev/fifo")
 
 
-def test_dev_of_the_host_stays_as_it_is(box: Box) -> None:
+@pytest.mark.parametrize("user", [False, True])
+@pytest.mark.parametrize("place", ["/dev", "/dev/", "//dev", "/dev/.", "/nothere/../dev", "/link", "/linked"])
+def test_dev_of_the_host_stays_as_it_is(box: Box, place: str, user: bool) -> None:
+    """By whatever name: no device is made in it, and none of its own is replaced."""
+    if user:
+        user_namespace(box.config)
+        os.chown(box.rootfs, 100000, 100000)
     dev = box.folder / "dev"
     dev.mkdir()
-    (dev / "mark").write_text("mark")
+    (dev / "ptmx").write_text("mine")
     box.config["mounts"] = [m for m in box.config["mounts"] if not m["destination"].startswith("/dev")]
-    box.mount("/dev", str(dev), "rbind")
-    assert box.says("ls /dev") == "mark\n"
-    assert os.listdir(dev) == ["mark"]
+    (box.rootfs / "link").symlink_to("dev")
+    if place == "/linked":
+        (box.rootfs / "dev").rmdir()
+        (box.rootfs / "dev").symlink_to("linked")
+    box.linux["devices"] = [{"type": "p", "path": "/dev/fifo"}]
+    box.mount(place, str(dev), "rbind")
+    assert box.says("ls /dev; cat /dev/ptmx") == "ptmx\nmine"
+    assert os.listdir(dev) == ["ptmx"]
+
+
+@pytest.mark.parametrize("what", ["file", "link", "another", "folder", "block", "fifo"])
+@pytest.mark.parametrize("given", [False, True])
+def test_something_else_in_the_place_of_a_device(box: Box, what: str, given: bool) -> None:
+    """config-linux.md: "does not match the requested device, the runtime MUST generate an error". What is there stays as it is."""
+    box.config["mounts"] = [m for m in box.config["mounts"] if not m["destination"].startswith("/dev")]
+    place = box.rootfs / "dev/zero"
+    if what == "file":
+        place.write_text("mine")
+    elif what == "link":
+        place.symlink_to("/etc/passwd")
+    elif what == "folder":
+        place.mkdir()
+    else:
+        kind, minor = {"another": (stat.S_IFCHR, 9), "block": (stat.S_IFBLK, 5), "fifo": (stat.S_IFIFO, 0)}[what]
+        os.mknod(place, kind | 0o644, os.makedev(1, minor))
+    if given:
+        box.linux["devices"] = [{"type": "c", "path": "/dev/zero", "major": 1, "minor": 5, "uid": 7, "gid": 8}]
+    before = place.lstat()
+    done = box.run()
+    assert (done.status, done.err) == (
+        1, "rundlet: make /dev/zero (c 1:5): something else is there already, in the image or by a mount: remove that, or mount a tmpfs on /dev\n",
+    )
+    after = place.lstat()
+    assert (after.st_mode, after.st_uid, after.st_gid, after.st_ctime_ns) == (before.st_mode, before.st_uid, before.st_gid, before.st_ctime_ns)
+    assert box.left() == []
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o206])
+@pytest.mark.parametrize("given", [False, True])
+def test_a_device_that_the_image_has(box: Box, mode: int, given: bool) -> None:
+    box.config["mounts"] = [m for m in box.config["mounts"] if not m["destination"].startswith("/dev")]
+    os.mknod(box.rootfs / "dev/zero", stat.S_IFCHR, os.makedev(1, 5))
+    (box.rootfs / "dev/zero").chmod(mode)
+    if given:
+        box.linux["devices"] = [{"type": "c", "path": "/dev/zero", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 7, "gid": 8}]
+    assert box.says("stat -c '%F %a %u:%g %t:%T' /dev/zero") == f"character special file {mode:o} 0:0 1:5\n"
+
+
+def test_a_device_that_is_bound_and_given(either: Box) -> None:
+    """The host's own is shown, and keeps its owner and mode."""
+    node = either.folder / "node"
+    os.mknod(node, stat.S_IFCHR | 0o600, os.makedev(1, 5))
+    os.chown(node, 5, 6)
+    either.mount("/dev/node", str(node), "bind")
+    either.linux["devices"] = [{"type": "c", "path": "/dev/node", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 7, "gid": 8}]
+    assert either.says("stat -c '%a %u:%g %t:%T' /dev/node") == "600 5:6 1:5\n"
+    found = node.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (5, 6, 0o600)
 
 
 def test_a_root_without_dev(box: Box) -> None:

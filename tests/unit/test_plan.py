@@ -59,7 +59,10 @@ def create(conf: Any, transition: Transition = EXEC, filter_: bytes | None = FIL
 
 namespaces = st.lists(st.sampled_from(["pid", "network", "ipc", "uts", "cgroup", "time"]), unique=True).map(lambda kinds: [*kinds, "mount"])
 names = st.lists(st.sampled_from(CAPABILITIES), unique=True, max_size=6)
-bind_options = st.lists(st.sampled_from(["ro", "rro", "nosuid", "nodev", "noexec", "rslave", "shared", "private", "noatime"]), unique=True, max_size=3)
+bind_options = st.builds(
+    lambda flags, ways: [*flags, *ways], st.lists(st.sampled_from(["ro", "rro", "nosuid", "nodev", "noexec", "noatime"]), unique=True, max_size=3),
+    st.lists(st.sampled_from(["rslave", "shared", "private"]), max_size=1),
+)
 paths = st.lists(st.sampled_from(["a", "b", "c.d", "e f"]), min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts))
 
 

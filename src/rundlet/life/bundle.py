@@ -53,6 +53,7 @@ def survey(config: "Config", path: str) -> Bundle:
         raise BadSpec("/root/path", f"{rootfs}: {(e.strerror or '').lower()}") from None
     found = Bundle(rootfs, {}, {}, _devices(config))
     look(found, config, path)
+    found.dev = resolve(rootfs, "/dev")
     return found
 
 

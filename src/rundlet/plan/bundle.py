@@ -23,10 +23,10 @@ class Bundle(Value):
     devices to be moved, each with its name in the container. Seldom needed: `links`, what the links say that are copied (copy-symlink),
     `modes` of the directories that a tmpfs covers, `filesystems` of the sources whose ids are mapped, and `covers`, where the host has
     a proc or sysfs, the last one first, which --no-pivot would leave within reach; `inside`, the sources that are in the root filesystem,
-    below an earlier mount.
+    below an earlier mount; `dev`, where the image's /dev leads.
     """
 
-    __slots__ = ("rootfs", "sources", "targets", "devices", "links", "modes", "filesystems", "covers", "inside")
+    __slots__ = ("rootfs", "sources", "targets", "devices", "links", "modes", "filesystems", "covers", "inside", "dev")
 
     def __init__(
         self, rootfs: str, sources: "dict[int, tuple[str, bool]]", targets: "dict[int, str]",
@@ -41,9 +41,10 @@ class Bundle(Value):
         self.filesystems: "dict[int, str]" = {}
         self.covers: "tuple[str, ...]" = ()
         self.inside: "dict[int, str]" = {}
+        self.dev = "/dev"
 
     def fields(self) -> "tuple[object, ...]":
         """Hashable, as every value is."""
         tables: "tuple[dict[int, object], ...]"
         tables = (self.sources, self.targets, self.links, self.modes, self.filesystems, self.inside)  # type: ignore[assignment]
-        return (self.rootfs, self.devices, self.covers, *(tuple(table.items()) for table in tables))
+        return (self.rootfs, self.devices, self.covers, self.dev, *(tuple(table.items()) for table in tables))

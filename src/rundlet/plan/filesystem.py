@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rundlet.plan.mounts.mounting import Fill, Hierarchy
     from rundlet.plan.step import Step
-    from rundlet.spec.types import Config, Device
+    from rundlet.spec.types import Config, Device, Mount
 
 
 def mounts(
@@ -30,7 +30,7 @@ def mounts(
         return found
     for i in range(len(config["mounts"])):
         one.add(found, i, config, bundle)
-    if not nodes and not _own_dev(config):
+    if not nodes and not _own_dev(config, bundle):
         own: "list[Device]" = []
         if config["linux"]["devices"] and choices.nodes and choices.privileged:
             from rundlet.plan import ownnodes
@@ -68,15 +68,15 @@ def inside(steps: "list[Step]", fills: "list[Fill | Turn]") -> "tuple[Stage, ...
     return tuple(stages)
 
 
-def populate(config: "Config", placed: "list[Step]", nodes: bool) -> "list[Step]":
+def populate(config: "Config", bundle: Bundle, placed: "list[Step]", nodes: bool) -> "list[Step]":
     """What is mounted and made in the root filesystem, while the host's root is still the root."""
     linux = config["linux"]
     steps = list(placed)
-    if not _own_dev(config):
+    if not _own_dev(config, bundle):
         if not nodes:
             steps += rootfs.bound_devices(linux["devices"])
         else:
-            steps += rootfs.default_devices({device["path"] for device in linux["devices"]})
+            steps += rootfs.default_devices({device["path"] for device in linux["devices"]}, _fresh_dev(config, bundle))
         steps += [rootfs.device(device) for device in linux["devices"] if nodes or device["type"] == "p"]
         steps.append(rootfs.links())
     return steps
@@ -93,6 +93,16 @@ def seal(config: "Config") -> "list[Step]":
     return steps
 
 
-def _own_dev(config: "Config") -> bool:
-    """Whether /dev is a directory of the host, bound: then nothing is made in it."""
-    return any(m["destination"].rstrip("/") == "/dev" and is_bind(m) for m in config["mounts"])
+def _own_dev(config: "Config", bundle: Bundle) -> bool:
+    """Whether /dev is a directory of the host, bound, by whatever name: then nothing is made in it."""
+    return any(map(is_bind, _on_dev(config, bundle)))
+
+
+def _fresh_dev(config: "Config", bundle: Bundle) -> bool:
+    return any(mount["type"] == "tmpfs" and "tmpcopyup" not in mount["options"] for mount in _on_dev(config, bundle))
+
+
+def _on_dev(config: "Config", bundle: Bundle) -> "list[Mount]":
+    """The mounts on /dev, by the names they have once the links of the image were followed."""
+    mounts = config["mounts"]
+    return [mounts[i] for i in range(len(mounts)) if bundle.targets.get(i, mounts[i]["destination"]).rstrip("/") in ("/dev", bundle.dev)]

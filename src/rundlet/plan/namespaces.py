@@ -9,6 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rundlet.spec.types import IDMapping, Linux, Namespace, Process, TimeOffset
 
+CLOCK = "the kernel must have time namespaces (5.6), and with /linux/timeOffsets no clock may stand below zero or past 146 years"
 CLOCKS = {"monotonic": 1, "boottime": 7}  # clock_gettime(2)
 
 
@@ -78,7 +79,7 @@ def new_time(offsets: "dict[str, TimeOffset]", enter: bool = False) -> Step:
             Call("setns", Slot("time"), k.CLONE_NEWTIME),
             Call("close", Slot("time")),
         ]
-    return Step("make a time namespace", *calls, kind="namespace", hint="the kernel must have time namespaces (5.6)")
+    return Step("make a time namespace", *calls, kind="namespace", hint=CLOCK)
 
 
 def clone(kinds: "list[str]", shown: bool = False) -> Step:

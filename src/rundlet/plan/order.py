@@ -102,7 +102,7 @@ def create(
     ]
     enter: "list[Step]" = [process.hide()] if shown else []
     if "mount" in spaces:
-        inside += filesystem.populate(config, mounting.placed, nodes)
+        inside += filesystem.populate(config, bundle, mounting.placed, nodes)
         if proc["terminal"]:
             enter += _terminal(config)
         enter += [rootfs.working_directory(proc["cwd"]), *mounting.sealed, *filesystem.seal(config)]

@@ -3,6 +3,8 @@
 The order is that of order.py. `root` is the slot of the root filesystem's mount; every path below it is opened inside it.
 """
 
+from _struct import pack
+
 from rundlet import kernel as k
 from rundlet.plan.mounts.calls import AT, ATTACH, CLONE, CLOSE_AT, CLOSE_TREE, FIND, ROOT, TREE, attributes, fresh, target
 from rundlet.plan.mounts.options import PROPAGATION
@@ -18,6 +20,7 @@ SYMLINKS = (("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/
 DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
 TYPES = {"c": k.S_IFCHR, "b": k.S_IFBLK, "p": k.S_IFIFO}
 STATX = Scratch("statx", 256)  # struct statx: the numbers of a device stand at byte 128
+OTHER = "something else is there already, in the image or by a mount: remove that, or mount a tmpfs on /dev"
 NOWHERE = ("ENOENT", "ENOTDIR")
 MASK = (("mode", "0555"), ("nr_inodes", "1"), ("size", "4096"))  # an empty directory needs no more
 
@@ -29,7 +32,8 @@ PROTECT = (
     CLOSE_TREE, CLOSE_AT,
 )
 COVER = (
-    Call("open_tree", Slot("null"), "", CLONE, into="tree"),
+    # whoever owns the host's /dev/null could change its mode and owner through a mask, were that not read-only
+    Call("open_tree", Slot("null"), "", CLONE, into="tree"), attributes("tree", k.MOUNT_ATTR_RDONLY),
     # a file cannot be mounted on a directory: then the empty one is
     Call("move_mount", TREE, "", AT, "", ATTACH, fine=("EINVAL", "ENOTDIR"), on_zero="done"),
     CLOSE_TREE,
@@ -77,14 +81,35 @@ def take(rootfs: str) -> "tuple[Step, ...]":
     )
 
 
-def default_devices(given: "set[str]") -> "tuple[Step, ...]":
-    """The devices and links that every container has (spec, config-linux.md), but those given by the configuration."""
-    calls = list(target("dev", True, "there", "dev"))
-    calls.append(Call("value", 0, label="there"))
-    for name, major, minor in DEVICES:
-        if "/dev/" + name not in given:
-            calls.append(Call("mknodat", Slot("dev"), name, k.S_IFCHR | 0o666, k.device(major, minor), fine=("EEXIST",)))
-    return (Step("make the default devices", *calls, kind="device"),)
+def default_devices(given: "set[str]", empty: bool) -> "tuple[Step, ...]":
+    """The devices that every container has (spec, config-linux.md), but those given by the configuration.
+
+    `empty`: /dev is a filesystem that is new. What is there all the same was mounted on purpose; else it has to be the device.
+    """
+    folder = (*target("dev", True, "there", "dev"), Call("value", 0, label="there"))
+    mode = k.S_IFCHR | 0o666
+    missing = [(name, (major, minor)) for name, major, minor in DEVICES if "/dev/" + name not in given]
+    if empty:
+        calls = [Call("mknodat", Slot("dev"), name, mode, k.device(*number), fine=("EEXIST",)) for name, number in missing]
+        return (Step("make the default devices", *folder, *calls, kind="device"),)
+    return tuple(
+        Step(f"make /dev/{name} (c {number[0]}:{number[1]})", *folder, *_node("dev", name, mode, number), kind="device", hint=OTHER)
+        for name, number in missing
+    )
+
+
+def _node(folder: str, name: str, mode: int, number: "tuple[int, int]", label: str = "") -> "tuple[Call, ...]":
+    """Calls that make a node, and end the step where the same one is there already: config-linux.md, "Devices"."""
+    high = mode >> 8 & 0xF0  # the byte of a mode that has the type has whether the owner may read, too
+    other = k.ERRNO["EEXIST"]
+    return (
+        Call("mknodat", Slot(folder), name, mode, k.device(*number), fine=("EEXIST",), on_zero="made", label=label),
+        Call("statx", Slot(folder), name, k.AT_SYMLINK_NOFOLLOW, 0x7FF, STATX),
+        Call("check", Part(STATX, 29), bytes((high | 1,)), 1, other, fine=("EEXIST",), on_zero="alike"),
+        Call("check", Part(STATX, 29), bytes((high,)), 1, other),
+        Call("check", Part(STATX, 128), pack("II", *number), 8, other, on_zero="end", label="alike"),
+        Call("value", 0, label="made"),
+    )
 
 
 def links() -> Step:
@@ -110,7 +135,8 @@ def bound_device_sources(given: "list[Device]", own: "Sequence[Device]" = ()) ->
         Step(
             f"take hold of the host's {path}",
             Call("open_tree", k.AT_FDCWD, path, k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC, into=f"device:{path}"),
-            attributes(f"device:{path}", 0, 0, k.MS_PRIVATE), kind="source",
+            # read-only: what is written to a device does not ask, but its mode and owner stay the host's to change
+            attributes(f"device:{path}", k.MOUNT_ATTR_RDONLY, 0, k.MS_PRIVATE), kind="source",
         )
         for path in bound_paths(given) if path not in made
     )
@@ -139,15 +165,15 @@ def bound_devices(given: "list[Device]") -> "tuple[Step, ...]":
 
 
 def device(given: "Device") -> Step:
-    """Makes one device node or fifo with its mode and owner."""
+    """Makes one device node or fifo with its mode and owner. The same one stays as it is where it is there: it may be the host's, bound."""
     folder, _, name = given["path"].rstrip("/").rpartition("/")
     mode = TYPES[given["type"]] | given["fileMode"]
     return Step(
         f"make {given['path']} ({given['type']} {given['major']}:{given['minor']})",
         *target(folder, True, "there", "folder"),
-        Call("mknodat", Slot("folder"), name, mode, k.device(given["major"], given["minor"]), fine=("EEXIST",), label="there"),
+        *_node("folder", name, mode, (given["major"], given["minor"]), "there"),
         Call("fchownat", Slot("folder"), name, given["uid"], given["gid"], k.AT_SYMLINK_NOFOLLOW),
-        kind="device",
+        kind="device", hint=OTHER,
     )
 
 
@@ -217,8 +243,7 @@ def read_only(path: str) -> Step:
     """Binds a path onto itself read-only, with all below it. A path that is not there needs no protection."""
     return Step(
         f"make {path} read-only",
-        Call("openat2", ROOT, path.lstrip("/"), FIND, 24, into="at", fine=NOWHERE, on_fine="end"),
-        *PROTECT, kind="readonly",
+        _seek(path), *PROTECT, kind="readonly",
     )
 
 
@@ -245,9 +270,14 @@ def masks(paths: "list[str]") -> "tuple[Step, ...]":
         Step("make the empty directory that covers masked ones", *fresh("tmpfs", "tmpfs", MASK, k.MOUNT_ATTR_RDONLY, "empty"), kind="mask"),
     ]
     for path in paths:
-        find = Call("openat2", ROOT, path.lstrip("/"), FIND, 24, into="at", fine=NOWHERE, on_fine="end")
-        steps.append(Step(f"mask {path}", find, *COVER, kind="mask"))
+        steps.append(Step(f"mask {path}", _seek(path), *COVER, kind="mask"))
     return tuple(steps)
+
+
+def _seek(path: str) -> Call:
+    """Opens what is to be hidden or read-only; where nothing is there the step ends. A file is found with a slash behind it, too."""
+    clean = "/".join(part for part in path.split("/") if part not in ("", "."))
+    return Call("openat2", ROOT, clean, FIND, 24, into="at", fine=NOWHERE, on_fine="end")
 
 
 def working_directory(path: str) -> Step:

@@ -234,8 +234,20 @@ def check_namespaces(config: "Config") -> None:
     for key in ("maskedPaths", "readonlyPaths"):
         if linux[key] and "mount" not in paths:  # type: ignore[literal-required]  # it would change the host's own mounts
             raise BadSpec(f"/linux/{key}", "needs a mount namespace in /linux/namespaces")
+        for index, path in enumerate(linux[key]):  # type: ignore[literal-required]
+            if is_root(path):  # what is mounted on / is not seen by who is in there already
+                what = "hidden" if key == "maskedPaths" else "made read-only here: /root/readonly does that"
+                raise BadSpec(f"/linux/{key}/{index}", f"the root itself cannot be {what}")
     if linux["netDevices"] and "network" not in paths:
         raise BadSpec("/linux/netDevices", "unable to move network devices without a NET namespace: add one to /linux/namespaces")
+
+
+def is_root(path: str) -> bool:
+    """Whether a path is the root, however it is written."""
+    depth = 0
+    for part in path.split("/"):
+        depth = max(depth - 1, 0) if part == ".." else depth + (part not in ("", "."))
+    return not depth
 
 
 def check_maps(maps: "list[IDMapping]", where: str) -> None:

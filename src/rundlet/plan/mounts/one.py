@@ -21,7 +21,7 @@ from rundlet.plan.mounts.calls import (
     told,
 )
 from rundlet.plan.mounts.mounting import Fill
-from rundlet.plan.mounts.options import Options
+from rundlet.plan.mounts.options import PROPAGATION, Options
 from rundlet.plan.step import Call, Late, Slot, Step
 
 TYPE_CHECKING = False
@@ -46,6 +46,8 @@ def add(mounting: "Mounting", i: int, config: "Config", bundle: "Bundle") -> Non
     bound = is_bind(mount) and not options.remount
     if options.copyup and mount["type"] != "tmpfs":
         raise BadSpec(f"/mounts/{i}/options", "tmpcopyup can be used only with tmpfs")
+    if options.propagation and len({PROPAGATION[word][0] for word in mount["options"] if word in PROPAGATION}) > 1:
+        raise BadSpec(f"/mounts/{i}/options", "a mount has one kind of propagation: shared, slave, private or unbindable")
     users = ""
     if options.mapped or mount["uidMappings"]:
         from rundlet.plan.mounts import idmap
