@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +89,54 @@ def test_recursive_attributes_are_taken_from_all_below(box: Box, tree: Path) -> 
                 assert gone not in flags(text, path), path
                 assert {*given.split(","), more} - {gone} <= flags(text, path), "another went, too"
     assert {*given.split(",")} <= flags(Path("/proc/self/mountinfo").read_text(), str(tree / "a")), "the host's changed"
+
+
+SINGLE = {
+    "rw": "ro", "suid": "nosuid", "dev": "nodev", "exec": "noexec", "atime": "noatime", "diratime": "nodiratime", "symfollow": "nosymfollow",
+    "relatime": "noatime", "strictatime": "noatime", "norelatime": "noatime", "nostrictatime": "noatime",
+}
+
+
+def test_attributes_are_taken_from_a_bind(box: Box, tree: Path) -> None:
+    """Each word takes away what it names and nothing else, in the container alone; without a word all are kept."""
+    given = {"ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "nosymfollow"}
+    subprocess.run(["mount", "-o", f"remount,bind,{','.join(given)}", tree / "a"], check=True)
+    for word in ("none", *SINGLE):
+        box.mount(f"/data/{word}", str(tree / "a"), "rbind", *([] if word == "none" else [word]))
+    text = box.says(MOUNTS)
+    assert given <= flags(text, "/data/none")
+    for word, gone in SINGLE.items():
+        assert flags(text, f"/data/{word}") & given == given - {gone}, word
+        assert ("relatime" in flags(text, f"/data/{word}")) == (word in ("atime", "relatime", "nostrictatime")), word
+        assert not given & flags(text, f"/data/{word}/b"), "of what is mounted below nothing changes"
+    assert given <= flags(Path("/proc/self/mountinfo").read_text(), str(tree / "a")), "the host's changed"
+
+
+@pytest.mark.parametrize("kind", ["bind", "tmpfs"])
+@pytest.mark.parametrize("recursive", [False, True])
+def test_attributes_at_work(box: Box, kind: str, recursive: bool) -> None:
+    """Not only told by mountinfo: tried by a program that may do everything else."""
+    content = box.rootfs / "data" if kind == "tmpfs" else box.folder / "data"
+    content.mkdir()
+    shutil.copy(box.busybox, content / "true")
+    (content / "link").symlink_to("true")
+    os.mknod(content / "zero", 0o666 | 0o020000, os.makedev(1, 5))
+    for word in ("ro", "nodev", "noexec", "nosymfollow", "defaults"):
+        place = f"/data-{word}"
+        if kind == "tmpfs":
+            shutil.copytree(content, box.rootfs / place[1:], symlinks=True, copy_function=lambda *_: None, ignore=lambda *_: ["zero", "true"])
+            shutil.copy(content / "true", box.rootfs / place[1:])
+            os.mknod(box.rootfs / place[1:] / "zero", 0o666 | 0o020000, os.makedev(1, 5))
+        options = ["r" + word if recursive and word != "defaults" else word, "rbind" if kind == "bind" else "tmpcopyup"]
+        box.mount(place, str(content) if kind == "bind" else "tmpfs", *options, kind=kind)
+    script = (
+        "cd /data-$w; touch new 2>/dev/null && echo -n ' write'; head -c 1 zero >/dev/null 2>&1 && echo -n ' device';"
+        " ./true 2>/dev/null && echo -n ' run'; cat link >/dev/null 2>&1 && echo -n ' follow'"
+    )
+    found = trusted(box).says(f"for w in ro nodev noexec nosymfollow defaults; do echo -n $w; {script}; echo; done").splitlines()
+    may = ["write", "device", "run", "follow"]
+    lacks = {"ro": "write", "nodev": "device", "noexec": "run", "nosymfollow": "follow", "defaults": ""}
+    assert found == [" ".join([word, *(one for one in may if one != lack)]) for word, lack in lacks.items()]
 
 
 def test_a_bind_that_is_not_recursive_takes_recursive_attributes(box: Box) -> None:
@@ -279,24 +328,32 @@ def test_a_tmpfs_on_the_root_filled_with_the_image(box: Box) -> None:
     assert not (box.rootfs / "new").exists()
 
 
-def test_overlay(box: Box) -> None:
+@pytest.mark.parametrize("user", [False, True])
+def test_overlay(box: Box, user: bool) -> None:
     if not supports("overlay"):
         pytest.skip("this kernel has no overlay")
-    layers = box.folder / "layers"  # in memory: an overlay cannot be the upper layer of another
-    layers.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "layers", layers], check=True)
+    # where every user gets to; in memory: an overlay cannot be the upper layer of another
+    layers = Path(tempfile.mkdtemp(prefix="rundlet-layers-"))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "layers", layers], check=True)
     try:
         for name in ("lower", "upper", "work"):
             (layers / name).mkdir()
         (layers / "lower/file").write_text("lower")
+        if user:
+            in_user_namespace(box)
+            for path in layers.rglob("*"):
+                os.chown(path, 100000, 100000)
         box.mount("/data", "overlay", *(f"{key}dir={layers / key}" for key in ("lower", "upper", "work")), "nodev", kind="overlay")
         out = box.says(f"cat /data/file; echo new > /data/file; {MOUNTS}")
         assert out.startswith("lower")
         assert "nodev" in flags(out, "/data")
         assert (layers / "lower/file").read_text() == "lower"
         assert (layers / "upper/file").read_text() == "new\n"
+        assert (layers / "upper/file").stat().st_uid == (100000 if user else 0)
+        assert [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(layers) in line] == [str(layers)]
     finally:
         subprocess.run(["umount", layers], check=True)
+        layers.rmdir()
 
 
 def test_options_longer_than_fsconfig_takes(box: Box) -> None:
@@ -504,6 +561,26 @@ def test_masks_cannot_be_taken_off_without_privilege(box: Box) -> None:
 
 
 # ── sysfs and proc ──
+
+
+@pytest.mark.parametrize("user", [False, True])
+def test_proc_and_sysfs_are_of_the_containers_namespaces(box: Box, user: bool) -> None:
+    """New ones, with what they were told: not the host's, nor changes to the host's."""
+    if user:
+        in_user_namespace(box)
+    hosts = {kind: Path("/proc/self/mountinfo").read_text().count(f" - {kind} ") for kind in ("proc", "sysfs")}
+    for mount in box.config["mounts"]:
+        if mount["type"] == "proc":
+            mount["options"] = [*QUIET, "hidepid=invisible", "gid=7"]
+    text = box.says(f"ls -d /proc/[0-9]*; ls /sys/class/net; touch /sys/x 2>/dev/null || echo ro; {MOUNTS}")
+    found, _, text = text.partition("ro\n")
+    assert found.split()[0] == "/proc/1" and found.split()[-1] == "lo" and len(found.split()) <= 3
+    assert {"hidepid=invisible", f"gid={100007 if user else 7}"} <= superblock(text, "/proc")
+    assert {"nosuid", "nodev", "noexec"} <= flags(text, "/proc") & flags(text, "/sys")
+    ours = mountinfo(Path("/proc/self/mountinfo").read_text())
+    assert {mountinfo(text)[path][2] for path in ("/proc", "/sys")} & {fields[2] for fields in ours.values()} == set()
+    assert "hidepid" not in " ".join(ours["/proc"])
+    assert hosts == {kind: Path("/proc/self/mountinfo").read_text().count(f" - {kind} ") for kind in hosts}
 
 
 @pytest.mark.skipif("CAP_SYS_ADMIN" not in CAPABLE, reason="covering the host's /sys takes CAP_SYS_ADMIN")

@@ -25,8 +25,11 @@ OURS = spaces("self")
 
 
 def test_new_ones(either: Box) -> None:
+    """From outside, and as its programs see them."""
     found = spaces(either.started())
     assert {kind for kind in found if found[kind] != OURS[kind]} == set(bundles.NAMESPACES)
+    assert {*either.exec("sh", "-c", SHOW).out.split()} == {*found.values()}
+    assert spaces("self") == OURS
 
 
 @pytest.mark.parametrize("kind", ["pid", "network", "ipc", "uts", "cgroup"])

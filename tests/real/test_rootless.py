@@ -185,6 +185,55 @@ def test_what_spec_writes_runs(person: Person) -> None:
     assert box.says("id -u; cat /sys/class/net/lo/mtu >/dev/null && echo sys") == "0\nsys\n"
 
 
+@pytest.fixture(params=[False, pytest.param(True, marks=delegable)], ids=["no cgroup", "a delegated one"])
+def at(request: pytest.FixtureRequest) -> Iterator[Path | None]:
+    """The cgroup that is delegated to the user; None where nothing is."""
+    if not request.param:
+        yield None
+        return
+    yield from delegation()
+
+
+@pytest.mark.parametrize("ids", ["one", pytest.param("all", marks=helped)])
+def test_the_life_of_what_spec_writes(person: Person, at: Path | None, ids: str) -> None:
+    """It runs, is entered, killed and deleted by its user; seen from inside and outside, and afterwards nothing is left."""
+    into = ["sh", "-ec", 'echo $$ >"$0"; exec "$@"', f"{at}/own/cgroup.procs"] if at else []
+    box = person.box([*into, *(person.words() if ids == "one" else person.with_ids())])
+    person.own(box.bundle)
+    (box.bundle / "config.json").unlink(missing_ok=True)
+    box.ok("spec", "--rootless", "--bundle", str(box.bundle))
+    box.config = json.loads((box.bundle / "config.json").read_text())
+    box.process["terminal"] = False
+    box.config["root"]["readonly"] = False
+    if ids == "all":
+        wide(box)
+        box.process["user"] = {"uid": 5, "gid": 6}
+        box.rootfs.chmod(0o777)
+    if at:
+        box.linux["resources"] = {"pids": {"limit": 20}}
+    outer = (USER, USER) if ids == "one" else (SUBORDINATE + 4, SUBORDINATE + 5)
+    own = os.readlink("/proc/self/ns/mnt")
+    pid = box.sh("touch /made; exec sleep 1000").started()
+    status = bundles.proc_status(pid)
+    assert (status["Uid"].split(), status["Gid"].split()) == ([str(outer[0])] * 4, [str(outer[1])] * 4)
+    assert len(Path(f"/proc/{pid}/uid_map").read_text().splitlines()) == (1 if ids == "one" else 2)
+    assert bundles.eventually((box.rootfs / "made").exists)
+    made = (box.rootfs / "made").stat()
+    assert (made.st_uid, made.st_gid) == outer
+    assert os.readlink(f"/proc/{pid}/ns/mnt") != own and mounted(person) == []
+    inner = "0 0" if ids == "one" else "5 6"
+    assert box.exec("sh", "-c", "echo $(id -u) $(id -g); readlink /proc/self/ns/user; stat -c '%u %g' /made").out.splitlines() == [
+        inner, os.readlink(f"/proc/{pid}/ns/user"), inner,
+    ]
+    if at:
+        assert (at / box.id / "pids.max").read_text() == "20\n" and str(pid) in (at / box.id / "cgroup.procs").read_text().split()
+    box.ok("kill", box.id, "KILL")
+    assert bundles.status_of(pid) == 137
+    assert box.status == "stopped"
+    box.ok("delete", box.id)
+    assert box.left() == [] and not (at and (at / box.id).exists())
+
+
 def test_kill_all_and_delete_force_without_a_cgroup(box: Box) -> None:
     pid = box.sh("sleep 1000 & wait").started()
     box.ok("kill", "--all", box.id, "KILL")
@@ -490,8 +539,7 @@ def test_the_oom_score_goes_up_and_not_down(box: Box) -> None:
     assert box.left() == []
 
 
-@pytest.fixture
-def delegated() -> Iterator[Path]:
+def delegation() -> Iterator[Path]:
     """A cgroup that is the user's, with one in it for its processes."""
     mount = bundles.CGROUPS["mounts"]["unified"]
     top = Path(mount, f"rundlet-delegated-{os.getpid()}")
@@ -506,6 +554,12 @@ def delegated() -> Iterator[Path]:
     for path in (*(top / name for name in left), top / "own", top):
         path.rmdir()
     assert left == []
+
+
+@pytest.fixture
+def delegated() -> Iterator[Path]:
+    """As delegation()."""
+    yield from delegation()
 
 
 @delegable
