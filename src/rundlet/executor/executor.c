@@ -73,7 +73,7 @@ enum { SYS_READ = 63, SYS_WRITE = 64, SYS_EXIT_GROUP = 94, SYS_SENDTO = 206 };
 #else
 enum { SYS_READ = 0, SYS_WRITE = 1, SYS_EXIT_GROUP = 231, SYS_SENDTO = 44 };
 #endif
-enum { SYS_OPENAT2 = 437 };
+enum { OPENAT2 = 437 };
 
 static u8 room[ROOM] __attribute__((aligned(16)));
 static struct { struct reply reply; s64 slots[SLOTS]; } said;
@@ -211,7 +211,7 @@ static s64 perform(const struct op *op)
 	if (op->nr < CHECK) {
 		s64 r = kernel(op->nr, args);
 		/* where a path has "..", any rename or mount on the host may come between: openat2(2), EAGAIN */
-		for (i = 0; i < AGAIN && r == -E_AGAIN && op->nr == SYS_OPENAT2; i++)
+		for (i = 0; i < AGAIN && r == -E_AGAIN && op->nr == OPENAT2; i++)
 			r = kernel(op->nr, args);
 		return r;
 	}
