@@ -172,6 +172,14 @@ def test_devices_are_the_hosts_bound(box: Box) -> None:
     assert out.split() == ["3", "full", "none", "/dev/fd/0", "/dev/ptmx"]
 
 
+def test_the_hosts_network_devices_are_not_the_users(box: Box) -> None:
+    box.linux["netDevices"] = {"lo": {"name": "mine0"}}
+    done = box.run()
+    assert done.status == 1
+    assert "operation not permitted; /linux/netDevices: moving devices of the host takes" in done.err
+    assert box.left() == []
+
+
 def test_what_spec_writes_runs(person: Person) -> None:
     box = person.box()
     (box.bundle / "config.json").unlink(missing_ok=True)

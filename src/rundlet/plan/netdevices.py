@@ -126,6 +126,7 @@ def enter() -> Step:
         Call("setns", Slot("netns"), k.NAMESPACES["network"]),
         Call("socket", AF_NETLINK, SOCK_RAW | k.SOCK_CLOEXEC, NETLINK_ROUTE, into="inside"),
         kind="network device",
+        hint="/linux/netDevices: moving devices of the host takes its CAP_SYS_ADMIN and CAP_NET_ADMIN; run as root, or leave them out",
     )
 
 
