@@ -126,6 +126,19 @@ def test_a_configuration_that_is_a_directory(box: Box) -> None:
     assert "is a directory" in done.err
 
 
+def test_a_current_directory_that_is_gone(box: Box) -> None:
+    """The bundle is looked for in it; absolute paths do without it."""
+    box.sh("echo here").save()
+    gone = 'mkdir "$0" && cd "$0" && rmdir "$0" && exec "$@"'
+    words = ["sh", "-c", gone, str(box.folder / "gone"), *box.runtime, "--root", str(box.root), "run"]
+    done = subprocess.run([*words, box.id], capture_output=True, text=True, check=False)
+    why = "no such file or directory; change to one that is there, or give absolute paths"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"rundlet: cannot tell the current directory: {why}\n")
+    assert box.left() == []
+    done = subprocess.run([*words, "--bundle", str(box.bundle), box.id], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "here\n", "")
+
+
 def test_a_root_of_containers_that_cannot_be_made(box: Box) -> None:
     (box.folder / "file").write_text("")
     box.root = box.folder / "file/root"

@@ -109,9 +109,16 @@ def _in_tmp(path: str, uid: int) -> str:
 
 
 def absolute(path: str) -> str:
-    """An absolute path, cleaned of `.` and doubled slashes; `..` stays, since what it means is for the kernel to say."""
+    """An absolute path, cleaned of `.` and doubled slashes; `..` stays, since what it means is for the kernel to say.
+
+    Raises Fault where the current directory has no path any more.
+    """
     if path[:1] != "/":
-        path = posix.getcwd() + "/" + path
+        try:
+            path = posix.getcwd() + "/" + path
+        except OSError as e:
+            why = (e.strerror or "").lower()
+            raise Fault(f"cannot tell the current directory: {why}; change to one that is there, or give absolute paths") from None
     parts = [part for part in path.split("/") if part not in ("", ".")]
     return "/" + "/".join(parts)
 
