@@ -146,6 +146,8 @@ def test_a_file_and_standard_input(limited: Box, tmp_path: Path) -> None:
     (tmp_path / "limits").write_text('{"pids": {"limit": 31}}')
     update(limited, "-r", str(tmp_path / "limits"))
     assert limited.held(*PIDS) == "31"
+    update(limited, "--resources", "-", input="null")
+    assert limited.held(*PIDS) == "31"
     kept = json.loads((limited.root / limited.id / "config.json").read_text())["linux"]["resources"]
     assert kept["memory"] == {"limit": 48 * MIB, "reservation": 24 * MIB}
     assert (kept["pids"], kept["cpu"]) == ({"limit": 31}, {"shares": 100, "quota": 400000, "period": 1000000, "cpus": "0"})

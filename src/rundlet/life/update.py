@@ -66,6 +66,8 @@ def wanted(options: "Options") -> "dict[str, Any]":
     except OSError as e:
         raise Fault(f"cannot read {options.resources}: {(e.strerror or '').lower()}") from None
     value = jsontext.loads(text, "resources file")
+    if value is None:  # what Go writes for a pointer to no resources
+        return {}
     if type(value) is not dict:
         raise BadSpec("resources file", f"must be an object, not {jsontext.show(value)}")
     return value
