@@ -82,6 +82,34 @@ def test_without_a_root(box: Box) -> None:
     assert box.says("id -u; id -g; uname -n; stat -c %u /dev") == "1000\n1000\ninner\n1000\n"
 
 
+OWNED = "stat -c '%u %g' /dev/mqueue; chmod 700 /dev/mqueue; stat -c %a /dev/mqueue"
+
+
+def test_message_queues_are_those_of_its_root(inner: Box) -> None:
+    """The root of their filesystem is made with the IPC namespace, and by whom: the container's root may change it."""
+    inner.mount("/dev/mqueue", "mqueue", "nosuid", "noexec", "nodev", kind="mqueue")
+    assert inner.says(OWNED) == "0 0\n700\n"
+
+
+def test_message_queues_in_a_user_namespace_that_is_joined(box: Box, holder: int) -> None:
+    box.mount("/dev/mqueue", "mqueue", kind="mqueue")
+    box.linux["namespaces"].append({"type": "user", "path": f"/proc/{holder}/ns/user"})
+    os.chown(box.rootfs, 100000, 100000)
+    assert box.says(OWNED) == "0 0\n700\n"
+
+
+def test_message_queues_without_a_root(box: Box) -> None:
+    """They are the process's user's then; here the user namespace is made later than elsewhere, for the PID namespace that is joined."""
+    box.mount("/dev/mqueue", "mqueue", kind="mqueue")
+    box.config["mounts"] = [mount for mount in box.config["mounts"] if mount["type"] != "proc"]  # the PID namespace is the host's
+    box.without("pid")
+    box.linux["namespaces"] += [{"type": "user"}, {"type": "pid", "path": "/proc/self/ns/pid"}]
+    box.linux["uidMappings"] = box.linux["gidMappings"] = [{"containerID": 1000, "hostID": 100000, "size": 1}]
+    os.chown(box.rootfs, 100000, 100000)
+    box.process["user"] = {"uid": 1000, "gid": 1000}
+    assert box.says(OWNED) == "1000 1000\n700\n"
+
+
 def test_exec_without_a_root(box: Box) -> None:
     test_without_a_root(box)
     box.process["args"] = ["sleep", "1000"]

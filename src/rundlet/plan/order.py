@@ -60,8 +60,10 @@ def create(
     proc = config["process"]
     # the user namespace of a process cannot be made in the very call that puts it into a PID namespace it was sent to: clone(2), EINVAL
     late_user = "user" in new and "pid" in joined
-    at_clone = [] if late_user else [kind for kind in new if kind not in ("time", "cgroup")]
     in_user = "user" in spaces
+    # the root of its message queues belongs to whoever makes an IPC namespace, which shall be a user of the user namespace: ipc/mqueue.c
+    own = [kind for kind in new if kind == "ipc" and in_user]
+    at_clone = [] if late_user else [kind for kind in new if kind not in ("time", "cgroup", *own)]
     nodes = choices.nodes and not in_user
     mounting = filesystem.mounts(config, bundle, cgroups, choices, nodes)
     held = [
@@ -85,7 +87,7 @@ def create(
     # a user namespace first of all, since the others are to belong to it; its maps are written before the next stage
     split = [namespaces.unshare(["user"])] if late_user else []
     # the root of a cgroup namespace is the cgroup of whoever makes it, and the process is in its own only now: cgroup_namespaces(7)
-    late = [kind for kind in new if kind not in ("user", "time") and (late_user or kind == "cgroup")]
+    late = [kind for kind in new if kind not in ("user", "time", *own) and (late_user or kind == "cgroup")]
     inside = [
         *([namespaces.unshare(late)] if late else []),
         process.every_cpu(),
@@ -95,6 +97,7 @@ def create(
         *([namespaces.new_time(time, True)] if "time" in new and not choices.privileged else []),
         *(rootfs.take(bundle.rootfs) if "mount" in spaces else ()),
         *([namespaces.become_root(first, shown, choices.set_groups)] if in_user else []),
+        *([namespaces.unshare(own)] if own else []),
         process.session(),
         *([namespaces.loopback()] if "network" in new else []),
         *namespaces.names(config["hostname"], config["domainname"]),
