@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,22 @@ def test_environment_and_arguments(either: Box) -> None:
     found = lines(either)
     assert found[0] == f"{probe} one two words"
     assert [line for line in found[1:] if line[:4] != "PWD=" and line[:4] != "OLDP" and line[:4] != "SHLV"] == ["A=1", "PATH=/usr/bin:/bin"]
+
+
+def test_no_signal_is_ignored(box: Box) -> None:
+    """Neither what the caller ignores, nor what Python does; posix_spawn leaves glibc's own two ignored, 32 and 33."""
+    log = trace(box)
+    kinds = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
+    box.config["hooks"] = {kind: [hook(box, f"cat > /dev/null; grep -E '^Sig(Ign|Blk)' /proc/self/status >> {log}")] for kind in kinds}
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        done = box.sh("true").run(restore_signals=False)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (done.status, done.err) == (0, "")
+    found = [int(line.split()[1], 16) for line in lines(box)]
+    assert len(found) == 2 * len(kinds)
+    assert {mask & ~(0b11 << 31) for mask in found} == {0}
 
 
 def test_one_without_an_environment_has_the_callers(either: Box) -> None:

@@ -9,6 +9,7 @@ from time import monotonic, sleep
 
 from rundlet import jsontext, kernel, log
 from rundlet.errors import Fault, Refused, StepFailed
+from rundlet.executor.client import SIGNALS
 from rundlet.life import store
 from rundlet.life.process import ENDING
 from rundlet.plan import hooks as plan_hooks
@@ -178,8 +179,10 @@ def _run(hook: "Hook", what: str, state: str, files: Files, bundle: str) -> None
     before = pthread_sigmask(SIG_BLOCK, ENDING)
     try:
         try:
-            # a group of its own, to be killed with whatever it has started
-            pid = _in(bundle, lambda: posix.posix_spawn(hook["path"], hook["args"], env, file_actions=actions, setpgroup=0, setsigmask=[]))
+            # a group of its own, to be killed with whatever it has started; no signal is ignored, as SIGPIPE is by Python
+            pid = _in(bundle, lambda: posix.posix_spawn(
+                hook["path"], hook["args"], env, file_actions=actions, setpgroup=0, setsigmask=[], setsigdef=SIGNALS,
+            ))
         except OSError as e:
             raise Fault(f"{what}: cannot execute {hook['path']}: {(e.strerror or '').lower()}") from None
         try:
