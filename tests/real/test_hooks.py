@@ -116,6 +116,19 @@ def test_the_namespaces_they_run_in(either: Box) -> None:
             ), name
 
 
+def test_the_cgroups_they_run_in(either: Box) -> None:
+    """Those in the container's namespaces are in its cgroups, so its limits and device rules hold for them, and they end with it."""
+    either.without("cgroup")
+    all_kinds(either, "cat > /dev/null; echo $hook $(cat /proc/self/cgroup) >> $log")
+    pid = either.started()
+    own = " ".join(Path(f"/proc/{pid}/cgroup").read_text().splitlines())
+    either.ended()
+    either.ok("delete", either.id)
+    found = {name[:-1]: rest for name, _, rest in (line.partition(" ") for line in lines(either))}
+    assert (found["createContainer"], found["startContainer"]) == (own, own)
+    assert either.id in own and all(either.id not in found[kind] for kind in ("prestart", "createRuntime", "poststart"))
+
+
 def test_the_root_is_populated_and_not_yet_entered(box: Box) -> None:
     """createContainer hooks are of the host, in the container's mount namespace: what they mount below the root is the container's."""
     log = trace(box)

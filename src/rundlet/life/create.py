@@ -338,7 +338,7 @@ class Creation(deciding.Decision):
         hooks.run(asked["createRuntime"], "createRuntime", record, "creating", self.files)
         kinds = [kind for kind, _ in self.plan.namespaces]
         ids = namespaces.first(self.config["linux"], self.config["process"])
-        hooks.run_inside(asked["createContainer"], "createContainer", record, kinds, ids, self.files)
+        hooks.run_inside(asked["createContainer"], "createContainer", record, self.place, kinds, ids, self.files)
 
     def _last(self, container: "Container", record: "Record", executor: "Executor", entered: "Reply") -> None:
         """Sends the last program, and writes down that there is a container, once the process says that it has it."""

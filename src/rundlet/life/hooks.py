@@ -8,6 +8,7 @@ from select import POLLIN, poll
 from time import monotonic, sleep
 
 from rundlet import jsontext, kernel, log
+from rundlet.cgroup import files as cgroup_files
 from rundlet.errors import Fault, Refused, StepFailed
 from rundlet.executor.client import SIGNALS
 from rundlet.life import store
@@ -20,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from rundlet.cgroup.place import Place
     from rundlet.life.store import Record
     from rundlet.spec.types import Hook
 
@@ -94,8 +96,10 @@ def inner_state(record: "Record", status: str) -> str:
     return jsontext.dumps(shown)
 
 
-def run_inside(hooks: "list[Hook]", kind: str, record: "Record", spaces: "list[str]", ids: "tuple[int, int]", files: Files) -> None:
-    """Runs hooks, programs of the host still, in the container's namespaces: a helper of their own joins them.
+def run_inside(
+    hooks: "list[Hook]", kind: str, record: "Record", place: "Place", spaces: "list[str]", ids: "tuple[int, int]", files: Files,
+) -> None:
+    """Runs hooks, programs of the host still, in the container's cgroups and namespaces: a helper of their own joins them.
 
     The container's own process cannot be their parent: the label that it asked for would be spent on the hook. As with crun they begin
     in the bundle, and are told that the container is created. Without an environment of its own a hook has the runtime's. `ids` are the
@@ -114,6 +118,7 @@ def run_inside(hooks: "list[Hook]", kind: str, record: "Record", spaces: "list[s
     finally:
         posix.close(init)
     try:
+        cgroup_files.join(place, helper.pid)
         steps = [process.hide(), *([namespaces.join_container(kinds)] if kinds else [])]
         # as the host's user, who is let through to it, and root of a user namespace perhaps not
         steps.append(Step(f"go to {record['bundle']}", Call("chdir", record["bundle"]), kind="directory"))
