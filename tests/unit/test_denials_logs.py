@@ -6,6 +6,7 @@ tests/golden/denials/journal.jsonl is what journalctl printed on Debian's 6.1 af
 import json
 import os
 import re
+import socket
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -177,6 +178,33 @@ def test_what_a_program_writes_is_not_the_kernels() -> None:
     assert any(mark.encode() in entry for entry in iter(lambda: _entry(raw.fd), b""))  # it is there, for who looks
     log.close()
     raw.close()
+
+
+# what overlayfs says of an option that any user may give it, in a user namespace
+REPEATED = (
+    'overlayfs: failed to resolve \'type=1400 audit(1000.797:11): apparmor="DENIED" operation="open" profile="web" name="/etc/x" pid=1 comm="cat" '
+    "requested_mask=\"r\" denied_mask=\"r\" fsuid=0 ouid=0': -2"
+)
+
+
+def test_what_the_kernel_repeats_is_not_the_audit_systems() -> None:
+    """A mount's options, say, in which a process may have written what it likes, line ends too."""
+    made = f'audit: type=1400 audit(1000.797:12): apparmor="DENIED" operation="open" name="/y" pid={NOBODY}'
+    texts = [REPEATED, REPEATED.replace("type", "\\x0aaudit: type"), made]
+    log = source.KernelLog()
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # an entry each time it is read, as of /dev/kmsg
+    with near, far:
+        near.setblocking(False)
+        log.fd = near.fileno()
+        for turn in range(2):
+            for number, text in enumerate(texts):
+                far.send(f"4,{number},{number},-;{text}\n".encode())
+            if turn:
+                assert kernellog._ours(near.fileno(), 0.0, range(NOBODY + 1)) == [made]
+            else:
+                assert list(log.lines()) == [made]
+    for text in (REPEATED, REPEATED.replace("type", "\naudit: type")):
+        assert source.entry(json.dumps({"MESSAGE": text, "_TRANSPORT": "kernel", "SYSLOG_FACILITY": "0"}).encode()) == ""
 
 
 def _entry(fd: int) -> bytes:

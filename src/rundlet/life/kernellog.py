@@ -59,8 +59,10 @@ def _ours(fd: int, since: float, whose: "Container[int]") -> "list[str]":
         except BrokenPipeError:
             continue  # what was not read yet is overwritten
         priority, _, rest = entry.partition(b",")
-        if priority.isdigit() and int(priority) < 8 and concerns(rest, since, whose):  # of the kernel's own: a program's have a facility
-            found.append(_text(rest.partition(b";")[2].partition(b"\n")[0]))
+        line = rest.partition(b";")[2].partition(b"\n")[0]
+        # of the kernel's own, a program's have a facility; and of its audit system, as others may repeat what a process made up
+        if priority.isdigit() and int(priority) < 8 and line.startswith(b"audit: ") and concerns(line, since, whose):
+            found.append(_text(line))
 
 
 def _text(line: bytes) -> str:

@@ -23,6 +23,9 @@ KMSG = "/dev/kmsg"
 JOURNALD = "/run/systemd/journal/stdout"
 JOURNALS = ("/run/log/journal", "/var/log/journal")
 ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
+# how the audit system's lines of the kernel's log begin: kernel/audit.c; lib/ratelimit.c. Others may repeat what a process made up, as the
+# options of a mount, which a user namespace is enough for
+AUDIT = ("audit: ", "kauditd_")
 LARGEST = 1 << 16  # of a record in /dev/kmsg: CONSOLE_EXT_LOG_MAX is 8 KiB, and larger in the future
 NUMBERS = 1000  # of rotated files: num_logs of auditd.conf(5) is at most 999
 ALMOST = 1.0  # seconds by which the clocks of log and record may differ
@@ -104,7 +107,9 @@ class KernelLog(Log):
                     self.from_ = 0.0 if fields[1] == b"0" else self.at_time
             if fields[0].isdigit() and int(fields[0]) >> 3:
                 continue  # from a program: whoever may write here cannot pass for the kernel
-            yield ESCAPE.sub(lambda m: bytes.fromhex(m[1].decode()), text.partition(b"\n")[0]).decode("utf-8", "surrogateescape")
+            line = ESCAPE.sub(lambda m: bytes.fromhex(m[1].decode()), text.partition(b"\n")[0]).decode("utf-8", "surrogateescape")
+            if line.startswith(AUDIT):
+                yield line
 
     def fileno(self) -> int:
         return self.fd
@@ -278,7 +283,7 @@ def runs() -> bool:
 
 
 def entry(line: bytes) -> str:
-    """An entry of the journal, as journalctl prints it in JSON, as the line that the kernel wrote; "" for all else."""
+    """An entry of the journal, as journalctl prints it in JSON, as the line that the audit system wrote; "" for all else."""
     try:
         found = json.loads(line)
     except ValueError:
@@ -291,7 +296,7 @@ def entry(line: bytes) -> str:
     if not isinstance(message, str):
         return ""
     if found.get("_TRANSPORT") == "kernel":
-        return message if found.get("SYSLOG_FACILITY") == "0" else ""
+        return message if found.get("SYSLOG_FACILITY") == "0" and message.startswith(AUDIT) else ""
     if found.get("_TRANSPORT") != "audit" or not str(found.get("_SOURCE_REALTIME_TIMESTAMP")).isdigit():
         return ""
     when = int(found["_SOURCE_REALTIME_TIMESTAMP"])
