@@ -285,11 +285,29 @@ def test_a_profiles_name_cannot_pass_for_a_field() -> None:
     assert seccomp(subj="a pid=1 code=0x0 (enforce)").pid == 7
 
 
+BY_PROGRAM = (
+    "type={type} audit(1.0:2): pid=7 uid=81 auid=4294967295 ses=4294967295 subj=unconfined msg='apparmor=\"DENIED\" operation=\"{operation}\" "
+    'bus="system" path="/org/a" interface="org.a" member="Get" mask="send" name="org.a" pid=9 label="web" peer_pid=5 peer_label="unconfined" '
+    "exe=\"/usr/bin/dbus-daemon\" sauid=81 hostname=? addr=? terminal=?'"
+)
+
+
+@pytest.mark.parametrize("type", ["1107", "USER_AVC"])
+def test_what_a_program_may_say(type: str) -> None:
+    """dbus-daemon alone decides something itself; a container with CAP_AUDIT_WRITE can send such a record too."""
+    found = decode(BY_PROGRAM.format(type=type, operation="dbus_method_call"))
+    assert found
+    assert (found.pid, found.label, found.operation, found.rule) == (9, "web", "dbus_method_call", None)
+    assert parse(BY_PROGRAM.format(type=type, operation="open")) is None
+    assert parse(BY_PROGRAM.format(type="1101", operation="dbus_method_call")) is None
+
+
 @pytest.mark.parametrize(
     ("line", "count"),
     [
         ("audit: audit_lost=12 audit_rate_limit=0 audit_backlog_limit=64", 12), ("audit: rate limit exceeded", 1),
         ("audit: backlog limit exceeded", 1), ("kauditd_printk_skb: 31 callbacks suppressed", 31), ("audit: type=1400 audit(1.0:2): x", 0),
+        ("audit: type=1101 audit(1.0:2): pid=7 uid=0 auid=0 ses=1 msg='audit: audit_lost=12'", 0),
     ],
 )  # fmt: skip
 def test_lines_that_tell_of_loss(line: str, count: int) -> None:

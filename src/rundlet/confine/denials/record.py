@@ -12,7 +12,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-APPARMOR = {"1400", "AVC", "1107", "USER_AVC", "1501", "1502", "1503", "1504", "1505", "1506", "1507"}  # linux/audit.h; 150x of old
+APPARMOR = {"1400", "AVC", "1501", "1502", "1503", "1504", "1505", "1506", "1507"}  # linux/audit.h; 150x of old
+# by dbus-daemon, of its bus; whoever has CAP_AUDIT_WRITE, as many containers do, can send one: of nothing else it is believed
+BY_PROGRAMS = {"1107", "USER_AVC"}
 SECCOMP = {"1326", "SECCOMP"}
 HEAD = re.compile(r"\btype=(\w+) (?:msg=)?audit\((\d+)\.(\d+):(\d+)\): *")
 FIELD = re.compile(r'(\w+)=(?:"([^"]*)"|(.*?))(?=\s+\w+=|\s*$)', re.DOTALL)
@@ -22,8 +24,8 @@ UNTRUSTED = {
     "name", "comm", "profile", "label", "peer", "target", "exe", "srcname", "namespace", "fstype", "options", "trans", "ns", "addr",
     "peer_addr", "peer_profile", "peer_label", "path",
 }  # fmt: skip
-LOST = re.compile(
-    r"audit_lost=(\d+)|\baudit: (?:rate limit exceeded|backlog limit exceeded|kauditd hold queue overflow)"
+LOST = re.compile(  # at the beginning of a line: elsewhere a program may have written it
+    r"audit: audit_lost=(\d+)|audit: (?:rate limit exceeded|backlog limit exceeded|kauditd hold queue overflow)"
     r"|kauditd_\w+: (\d+) callbacks suppressed"
 )
 ENRICHED = "\x1d"  # what auditd adds for people stands behind it: auditd.conf(5), log_format
@@ -64,13 +66,16 @@ def parse(line: str) -> Record | None:
     body = line[head.end() :].partition(ENRICHED)[0].strip()
     if head[1] in SECCOMP:
         kind = "seccomp"
-    elif head[1] in APPARMOR and 'apparmor="' in body:
+    elif head[1] in APPARMOR | BY_PROGRAMS and 'apparmor="' in body:
         kind = "apparmor"
-        if head[1] in ("1107", "USER_AVC"):  # by dbus-daemon: the record stands in msg='…'
+        if head[1] in BY_PROGRAMS:  # the record stands in msg='…'
             body = body[body.index('apparmor="') :].partition("'")[0].rstrip()
     else:
         return None
-    return Record(kind, float(f"{head[2]}.{head[3]}"), int(head[4]), _fields(body), line.strip())
+    fields = _fields(body)
+    if head[1] in BY_PROGRAMS and not fields.get("operation", "").startswith("dbus_"):
+        return None
+    return Record(kind, float(f"{head[2]}.{head[3]}"), int(head[4]), fields, line.strip())
 
 
 def _fields(body: str) -> dict[str, str]:
@@ -87,7 +92,7 @@ def _unhex(text: str) -> str:
 
 def lost(line: str) -> int:
     """How many records the line says were lost at least; 0 for any other line. Sources: kernel/audit.c, lib/ratelimit.c."""
-    found = LOST.search(line)
+    found = LOST.match(line)
     if not found:
         return 0
     return int(found[1] or found[2] or 1)
