@@ -235,6 +235,32 @@ def test_a_zombie_is_stopped(either: Box) -> None:
     assert either.left() == []
 
 
+def test_one_whose_first_thread_has_ended_runs(box: Box) -> None:
+    """The letter of its state is a zombie's, and its other threads run."""
+    source = box.folder / "threads.c"
+    source.write_text("""
+        #include <pthread.h>
+        #include <unistd.h>
+        static void *stays(void *arg) { for (;;) pause(); }
+        int main(void) {
+            pthread_t thread;
+            pthread_create(&thread, 0, stays, 0);
+            pthread_exit(0);
+        }
+    """)
+    subprocess.run(["gcc", "-static", "-O1", "-o", str(box.rootfs / "threads"), str(source)], check=True)
+    box.process["args"] = ["/threads"]
+    pid = box.created()
+    box.ok("start", box.id)
+    assert bundles.eventually(lambda: bundles.proc_status(pid)["State"].startswith("Z"))
+    assert (box.status, box.call("delete", box.id).status) == ("running", 1)
+    box.ok("kill", box.id, "KILL")
+    assert status_of(pid) == 137
+    assert box.status == "stopped"
+    box.ok("delete", box.id)
+    assert box.left() == []
+
+
 def test_the_folder_is_roots_alone(box: Box) -> None:
     box.created()
     for path in [box.root, box.root / box.id, *(box.root / box.id).iterdir()]:

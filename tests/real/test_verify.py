@@ -626,6 +626,93 @@ def test_a_thread_that_has_left_its_process(box: Box) -> None:
         child.communicate()
 
 
+THREADS = """
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <mqueue.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static void *stays(void *apart) {
+    if (apart && unshare(CLONE_NEWNET)) perror("unshare");
+    puts("there");
+    fflush(stdout);
+    for (;;) pause();
+}
+
+int main(int count, char **words) {
+    const char *what = words[1];
+    pthread_t thread;
+    if (!strcmp(what, "queue")) {
+        if (mq_open("/a-queue", O_RDWR | O_CREAT, 0600, NULL) < 0) perror("mq_open");
+        syscall(447, 0);  // memfd_secret(2), which a kernel may not have
+        stays(NULL);
+    }
+    if (!strcmp(what, "child") && fork()) for (;;) pause();
+    pthread_create(&thread, NULL, stays, strcmp(what, "apart") ? NULL : "");
+    if (strcmp(what, "apart")) pthread_exit(NULL);
+    for (;;) pause();
+}
+"""
+
+
+def threads(box: Box, what: str) -> None:
+    """Makes the container's program one of threads."""
+    source = box.folder / "threads.c"
+    source.write_text(THREADS)
+    subprocess.run(["gcc", "-static", "-O1", "-o", str(box.rootfs / "threads"), str(source), "-lrt"], check=True)
+    box.process["args"] = ["/threads", what]
+
+
+def there(box: Box) -> int:
+    """Starts what threads() has made; its first process, once the thread is there."""
+    pid = box.created()
+    box.call_apart("start", box.id)
+    assert bundles.eventually(lambda: box.output.read_text() == "there\n"), box.output.read_text()
+    return pid
+
+
+@pytest.mark.parametrize("what", ["first", "child"])
+def test_a_process_whose_first_thread_has_ended(box: Box, what: str) -> None:
+    """/proc calls it a zombie, and shows its descriptors, namespaces and mounts by its other threads alone."""
+    threads(box, what)
+    pid = there(box)
+    zombie = pid if what == "first" else bundles.children(pid)[0]
+    assert bundles.eventually(lambda: bundles.proc_status(zombie)["State"].startswith("Z"))
+    found = holds(box)
+    assert (found["state"], found["threads"]) == ("running", 1 if what == "first" else 2)
+    subprocess.run(["prlimit", f"--pid={zombie}", "--nofile=4096:4096"], check=True)
+    at = next(cgroup for cgroup in box.cgroups() if (cgroup / "cgroup.procs").exists())
+    (at.parent / "cgroup.procs").write_text(str(zombie))
+    config = json.loads((box.bundle / "config.json").read_text())
+    config["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 256, "hard": 512}]
+    path = box.folder / "asked.json"
+    path.write_text(json.dumps(config))
+    assert ("cgroup", "thread") in facts(verify(box))
+    if what == "first":
+        assert ("rlimit", "thread") in facts(verify(box, "--pid", str(pid), "--config", str(path)))
+
+
+def test_a_thread_in_a_namespace_that_the_container_has_made(box: Box) -> None:
+    user_namespace(box)
+    box.process["capabilities"] = {kind: ["CAP_SYS_ADMIN"] for kind in ("bounding", "effective", "permitted")}
+    threads(box, "apart")
+    there(box)
+    assert any("in a network namespace made inside the container" in note for note in holds(box)["notes"])
+
+
+def test_message_queues_and_secret_memory_lead_nowhere(box: Box) -> None:
+    """The kernel has them in mounts of its own."""
+    threads(box, "queue")
+    pid = there(box)
+    assert "/a-queue" in {os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+    holds(box)
+
+
 def asks(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     """Changes one thing of a configuration."""
     def change(config: dict[str, Any]) -> None:

@@ -217,7 +217,7 @@ def test_a_capability_beyond_is_found_whichever_set_it_is_in(live: Any) -> None:
     findings = found(process(task(capabilities=live)), mine)
     beyond = {kind for kind, have, most in zip(expect.SETS, live, mine.capabilities, strict=True) if have & ~most}
     assert {kind for one in findings.differences for kind in one.holds.partition(":")[0].split(", ")} == beyond
-    nested = found(process(task(capabilities=live, spaces={**OWN, "user": "user:[9]"})), mine, descent={"user": "inside"})
+    nested = found(process(task(capabilities=live, spaces={**OWN, "user": "user:[9]"})), mine, descent={"user:[9]": "inside"})
     assert facts(nested) == []
 
 
@@ -257,10 +257,10 @@ def test_users_and_groups() -> None:
 
 @pytest.mark.parametrize(("live", "descent", "admin", "differs", "unknown"), [
     ("network:[1]", {}, True, ["namespace"], []),  # the host's
-    ("network:[9]", {"network": "inside"}, False, [], []),
-    ("network:[9]", {"network": "outside"}, True, ["namespace"], []),
-    ("network:[9]", {"network": "either"}, False, ["namespace"], []),  # without CAP_SYS_ADMIN nobody inside can have made it
-    ("network:[9]", {"network": "either"}, True, [], ["namespace"]),
+    ("network:[9]", {"network:[9]": "inside"}, False, [], []),
+    ("network:[9]", {"network:[9]": "outside"}, True, ["namespace"], []),
+    ("network:[9]", {"network:[9]": "either"}, False, ["namespace"], []),  # without CAP_SYS_ADMIN nobody inside can have made it
+    ("network:[9]", {"network:[9]": "either"}, True, [], ["namespace"]),
     ("network:[9]", {}, True, [], ["namespace"]),
 ])
 def test_namespaces(live: str, descent: dict[str, str], admin: bool, differs: list[str], unknown: list[str]) -> None:

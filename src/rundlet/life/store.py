@@ -335,12 +335,15 @@ def alive(record: "Record") -> bool:
 
 
 def stat(pid: int) -> "tuple[str, int] | None":
-    """(state letter, start time in ticks) of a process; None when there is none: proc_pid_stat(5)."""
+    """(state letter, start time in ticks) of a process; None when there is none: proc_pid_stat(5).
+
+    One whose first thread has ended before the others is a zombie by its letter, and runs: here it sleeps."""
     try:
         fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return fields[0].decode(), int(fields[19])
+    letter = fields[0].decode()
+    return "S" if letter == "Z" and int(fields[17]) > 1 else letter, int(fields[19])
 
 
 def status(record: "Record") -> str:

@@ -72,12 +72,13 @@ class Around:
 
 
 def process(one: "Process", expect: Confinement, around: Around, descent: "Mapping[str, str]") -> Findings:
-    """Compares a process and its threads. `descent` tells of namespaces that are neither the host's nor the container's: kind → "inside",
-    "outside" or "either"."""
+    """Compares a process and its threads. `descent` tells of namespaces that are neither the host's nor the container's: the namespace as
+    readlink says it → "inside", "outside" or "either"."""
     found = Findings()
     for task in one.tasks:
         label(task, expect, around, found)
-        nested = task.spaces.get("user") != around.container.get("user") and descent.get("user") == "inside"
+        user = task.spaces.get("user", "")
+        nested = user != around.container.get("user") and descent.get(user) == "inside"
         _privileges(task, expect, nested, found)
         _ids(task, expect, found)
         _spaces(task, expect, around, descent, found)
@@ -220,7 +221,7 @@ def _spaces(task: "Task", expect: Confinement, around: Around, descent: "Mapping
         if kind in around.asked and live == around.host.get(kind):
             found.differs("namespace", task.who, f"the container's {kind} namespace", "the host's", task=task)
             continue
-        judged = descent.get(kind, "either")
+        judged = descent.get(live, "either")
         if judged == "either" and not expect.may(CAP_SYS_ADMIN):
             judged = "outside"  # without that capability nobody in the container makes or enters one: setns(2), unshare(2)
         if judged == "inside":

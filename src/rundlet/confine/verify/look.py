@@ -115,7 +115,7 @@ class Look:
             return config
         maps: dict[str, list[dict[str, int]]] = {}
         try:
-            folder = observe.hold(self.target.pid)
+            folder = observe.hold_living(self.target.pid)
         except observe.Gone:
             return config
         try:
@@ -186,9 +186,15 @@ class Look:
         if pod.joins(self.config):
             return ""
         try:
-            own = os.readlink(f"/proc/{self.target.pid}/ns/pid")
+            folder = observe.hold_living(self.target.pid)
+        except observe.Gone:
+            return ""
+        try:
+            own = os.readlink("ns/pid", dir_fd=folder)
         except OSError:
             return ""
+        finally:
+            os.close(folder)
         return "" if own == self.host.spaces.get("pid") else own
 
     def _expectations(self) -> "tuple[list[expect.Confinement], list[tuple[int, int]]]":
@@ -288,17 +294,21 @@ class Look:
 
     def _descent(self, one: "Process", around: Around) -> dict[str, str]:
         known = {*around.container.values(), *self.host.spaces.values()}
-        odd = any(live not in known for task in one.tasks for live in task.spaces.values())
+        odd = [task for task in one.tasks if not known.issuperset(task.spaces.values())]
+        found: dict[str, str] = {}
         if not odd or not around.container:
-            return {}
+            return found
         try:
             folder = observe.hold(one.pid)
         except observe.Gone:
-            return {}
+            return found
         try:
-            return spaces.descent(folder, one.main.spaces, around.container, self.host.spaces)
+            for task in odd:
+                if not found.keys() | known >= set(task.spaces.values()):
+                    found |= spaces.descent(folder, f"task/{task.tid}/", task.spaces, around.container, self.host.spaces)
         finally:
             os.close(folder)
+        return found
 
     # ── the container as a whole ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -311,7 +321,7 @@ class Look:
                 joined[space["type"]] = there
         whole.namespaces(config, first.main.spaces, self.host.spaces, joined, found)
         try:
-            folder = observe.hold(self.target.pid)
+            folder = observe.hold_living(self.target.pid)
         except observe.Gone:
             return
         try:

@@ -3,6 +3,7 @@ another one which gets its number meanwhile is not mistaken for it: proc(5)."""
 
 import os
 from dataclasses import dataclass, field
+from stat import S_ISREG
 
 from rundlet.kernel import EINVAL, NAMESPACES, O_PATH
 from rundlet.plan.label import parse
@@ -70,7 +71,7 @@ class Files:
 
 @dataclass
 class Process:
-    """A process; `tasks` are its threads, the first of them its own."""
+    """A process; `tasks` are its threads, the first of them its own unless that has ended before the others."""
 
     pid: int
     state: str
@@ -86,7 +87,7 @@ class Process:
 
     @property
     def main(self) -> Task:
-        """The first thread."""
+        """The first thread that lives."""
         return self.tasks[0]
 
 
@@ -153,6 +154,23 @@ def hold(pid: int) -> int:
         raise Gone from None
 
 
+def hold_living(pid: int) -> int:
+    """The directory of the first thread of a process that has not ended: of one that has, /proc shows no files and no namespaces. Raises
+    Gone."""
+    folder = hold(pid)
+    try:
+        if stat(folder)[0] != "Z":
+            return os.dup(folder)
+        for name in sorted(os.listdir(f"/proc/{pid}/task"), key=int):
+            if read(folder, f"task/{name}/stat").rpartition(b")")[2].split()[0] not in (b"Z", b"X"):
+                return os.open(f"task/{name}", FOLDER, dir_fd=folder)
+        raise Gone
+    except (FileNotFoundError, ProcessLookupError):
+        raise Gone from None
+    finally:
+        os.close(folder)
+
+
 def stat(folder: int) -> tuple[str, int, int, int]:
     """State letter, parent, session and start time of the process: proc_pid_stat(5)."""
     fields = read(folder, "stat").rpartition(b")")[2].split()
@@ -183,18 +201,21 @@ def process(pid: int, apparmor: bool, mounts: Mounts, files: bool = True) -> Pro
 
 def _process(folder: int, pid: int, apparmor: bool, mounts: Mounts, files: bool) -> Process:
     state, ppid, session, start = stat(folder)
-    if state in "ZX":
-        raise Gone
     text = read(folder, "status")
-    first = _task(folder, "", pid, pid, text, apparmor)
-    tasks = [first]
-    if int(_field(text, b"Threads") or 1) > 1:
-        for name in os.listdir(f"/proc/{pid}/task"):
+    threads = int(_field(text, b"Threads") or 1)
+    if state == "X" or (state == "Z" and threads == 1):
+        raise Gone
+    tasks = [] if state == "Z" else [_task(folder, "", pid, pid, text, apparmor)]
+    if threads > 1:
+        for name in sorted(os.listdir(f"/proc/{pid}/task"), key=int):
             if int(name) != pid:
                 try:
                     tasks.append(_task(folder, f"task/{name}/", pid, int(name), read(folder, f"task/{name}/status"), apparmor))
                 except (FileNotFoundError, ProcessLookupError):
                     continue  # threads come and go
+    if not tasks:
+        raise Gone
+    first, below = tasks[0], "" if tasks[0].tid == pid else f"task/{tasks[0].tid}/"
     found = Process(pid, state, ppid, session, start, tasks, {}, None, "", False)
     try:
         found.oom = int(read(folder, "oom_score_adj"))
@@ -203,11 +224,11 @@ def _process(folder: int, pid: int, apparmor: bool, mounts: Mounts, files: bool)
         found.unread["rlimit"] = _why(e)
     if files and "mount" in first.spaces:
         try:
-            inside = Inside(folder, "", first.spaces["mount"], mounts)
-            first.files = _files(folder, "", inside)
-            found.exe, found.exe_outside = _place(folder, "exe", inside)
+            inside = Inside(folder, below, first.spaces["mount"], mounts)
+            first.files = _files(folder, below, inside)
+            found.exe, found.exe_outside = _place(folder, below + "exe", inside)
             for task in tasks[1:]:
-                _files_of_thread(folder, task, mounts)
+                _files_of_thread(folder, task, first, mounts)
         except PermissionError as e:
             found.unread["descriptor"] = _why(e)
     if stat(folder)[3] != start:
@@ -215,11 +236,11 @@ def _process(folder: int, pid: int, apparmor: bool, mounts: Mounts, files: bool)
     return found
 
 
-def _files_of_thread(folder: int, task: Task, mounts: Mounts) -> None:
+def _files_of_thread(folder: int, task: Task, first: Task, mounts: Mounts) -> None:
     from rundlet.confine.verify import kcmp
 
     below = f"task/{task.tid}/"
-    if kcmp.same(task.pid, task.tid) or "mount" not in task.spaces:
+    if kcmp.same(first.tid, task.tid) or "mount" not in task.spaces:
         return
     try:
         task.files = _files(folder, below, Inside(folder, below, task.spaces["mount"], mounts))
@@ -327,6 +348,8 @@ def _files(folder: int, below: str, inside: Inside) -> Files:
                 if inside.has(mount):
                     continue
                 about = os.stat(name, dir_fd=fds)
+                if S_ISREG(about.st_mode) and _without_paths(fds, name):
+                    continue
                 identity = mount, int(_field(info, b"ino") or about.st_ino)
                 if len(name) == 1 and name in "012":
                     stdio.add(identity)
@@ -337,6 +360,16 @@ def _files(folder: int, below: str, inside: Inside) -> Files:
     finally:
         os.close(fds)
     return Files(*_place(folder, below + "cwd", inside), *_place(folder, below + "root", inside), leading, frozenset(stdio))
+
+
+def _without_paths(fds: int, name: str) -> bool:
+    from rundlet.confine.verify import filesystem
+
+    fd = os.open(name, LOOK, dir_fd=fds)
+    try:
+        return filesystem.without_paths(fd)
+    finally:
+        os.close(fd)
 
 
 def _place(folder: int, name: str, inside: Inside) -> tuple[str, bool]:

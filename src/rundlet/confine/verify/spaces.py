@@ -41,8 +41,11 @@ def at(path: str, kind: str) -> str | None:
         os.close(fd)
 
 
-def descent(folder: int, spaces: "Mapping[str, str]", container: "Mapping[str, str]", host_: "Mapping[str, str]") -> dict[str, str]:
-    """Of the namespaces of a process that are not the container's: kind → "inside", "outside", or "either" where the kernel does not tell.
+def descent(
+    folder: int, below: str, spaces: "Mapping[str, str]", container: "Mapping[str, str]", host_: "Mapping[str, str]",
+) -> dict[str, str]:
+    """Of the namespaces of a thread that are not the container's, each as readlink says it: "inside", "outside", or "either" where the
+    kernel does not tell. `below` is the thread's directory in the process's, `folder`.
 
     A user namespace is inside when the container's is above it. Another kind belongs to a user namespace, and is inside when that is
     the container's own or one below it. Where the container has the host's user namespace, its root makes what belongs to that one, as
@@ -53,21 +56,21 @@ def descent(folder: int, spaces: "Mapping[str, str]", container: "Mapping[str, s
     for kind, live in spaces.items():
         if live == container.get(kind) or live == host_.get(kind):
             continue
-        found[kind] = "either"
+        found[live] = "either"
         try:
-            fd = os.open(f"ns/{NS_FILES[kind]}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+            fd = os.open(f"{below}ns/{NS_FILES[kind]}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
         except OSError:
             continue
         try:
             owner = _above(fd) if kind == "user" else ioctl(fd, NS_GET_USERNS)
             if owner < 0:
-                found[kind] = "outside"
+                found[live] = "outside"
                 continue
-            first, below = _chain(owner, own)
+            first, within = _chain(owner, own)
             if own == host_.get("user"):
-                found[kind] = "inside" if kind == "user" or first == spaces.get("user") != own else "either" if first == own else "outside"
+                found[live] = "inside" if kind == "user" or first == spaces.get("user") != own else "either" if first == own else "outside"
             else:
-                found[kind] = "inside" if below else "outside"
+                found[live] = "inside" if within else "outside"
         except OSError:
             pass  # a kernel before 4.9
         finally:
