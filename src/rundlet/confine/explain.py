@@ -37,7 +37,7 @@ def main(options: Options) -> int:
     options.bundle = options.args[0]
     explanation = ask(options, assumed(options.assume) if options.assume else None)
     if options.json:
-        sys.stdout.write(json.dumps(explanation.as_json(options.steps), indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(explanation.as_json(options.steps), indent=2) + "\n")
     else:
         sys.stdout.write(explanation.as_text(options.steps))
     return 1 if explanation.refusal else 0

@@ -25,7 +25,7 @@ def main(options: "Options") -> int:
     if found is None:
         raise WrongState(f"container {options.id} has no record: it was not completed, or was made by an earlier version")
     found = whole(found)
-    sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n" if options.json else text(found))
+    sys.stdout.write(json.dumps(found, indent=2) + "\n" if options.json else text(found))
     return 0
 
 

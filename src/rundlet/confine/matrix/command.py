@@ -48,7 +48,7 @@ def main(options: Options) -> int:
         log.error(f"{failure.filename or 'the matrix'}: {(failure.strerror or str(failure)).lower()}")
         return UNTOLD
     if options.json:
-        sys.stdout.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(found, indent=1) + "\n")
     else:
         report.show(found, Console(width=None if sys.stdout.isatty() else WIDTH))
     return judged(found, wanted, bool(options.expect))

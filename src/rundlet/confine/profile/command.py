@@ -27,7 +27,7 @@ def main(options: Options) -> int:
         raise _told(fault) from None
     if options.json:
         shown: dict[str, Any] = {"schema": SCHEMA, "action": action, "holds": verdict, **document}
-        sys.stdout.write(json.dumps(shown, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(shown, indent=2) + "\n")
     else:
         show(lines)
     return {True: HOLDS, False: DIFFERS, None: CANNOT_TELL}[verdict]

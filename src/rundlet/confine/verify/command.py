@@ -56,11 +56,12 @@ def overall(reports: "Sequence[Report]") -> str:
 def text(reports: "Sequence[Report]", count: "Sequence[Report]", word: str, form: str) -> str:
     """The output in one of the forms; those for CI have the containers that `count`. Raises Fault for a library that is not there."""
     if form == "json":
-        return json.dumps(document(reports, word), indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(document(reports, word), indent=2) + "\n"
     if form == "sarif":
         from rundlet.confine.verify import sarif
 
-        return json.dumps(sarif.log(count), indent=2, ensure_ascii=False) + "\n"
+        # bytes that are no text become question marks: many readers take no half of a surrogate pair
+        return json.dumps(sarif.log(count), indent=2, ensure_ascii=False).encode("utf-8", "replace").decode() + "\n"
     if form == "junit":
         from rundlet.confine.verify import junit
 
