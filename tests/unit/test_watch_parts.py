@@ -312,6 +312,14 @@ def test_metrics_of_a_table() -> None:
     assert not [labels for _, labels in samples(metrics) if ("container", "web") in labels]
 
 
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
+def test_a_profile_whose_name_is_odd(accept: str) -> None:
+    """A name is bytes to the kernel, and one must not take the metrics of all others with it."""
+    table = Table()
+    table.put("web", Look("running", "holds", label=('a\n"b\\\udcff', "enforce")), 1.0)
+    assert b'{container="web",mode="enforce",profile="a\\n\\"b\\\\?"} 1.0' in Metrics(table).exposition(accept)[0]
+
+
 def test_the_formats_that_prometheus_asks_for() -> None:
     metrics = Metrics(Table())
     assert metrics.exposition("")[1].startswith("text/plain; version=0.0.4")

@@ -1,6 +1,7 @@
 """What is known, for Prometheus. The gauges are read off the table when they are asked for, so those of a container go with it.
 
-Labels are bounded: ids of containers that are there, and words of ours; AppArmor's profile names, one a container.
+Labels are bounded: ids of containers that are there, and words of ours; AppArmor's profile names, one a container, in which bytes that
+are no UTF-8 become question marks.
 """
 
 from collections.abc import Iterator
@@ -76,7 +77,7 @@ class Metrics:
         for row in rows:
             look = row.look
             if look.label[0]:
-                label.add_metric([row.id, *look.label], 1)
+                label.add_metric([row.id, *(word.encode("utf-8", "replace").decode() for word in look.label)], 1)
             if not look.verdict:
                 continue
             last.add_metric([row.id], row.time)
