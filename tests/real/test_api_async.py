@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import signal
 import time
 from collections.abc import Callable, Coroutine
@@ -231,6 +232,55 @@ def test_a_cancelled_exec_leaves_the_container(box: Box) -> None:
             assert container.pids() == [container.pid]
             assert container.state()["status"] == "running"
 
+    box.save()
+    do(main())
+
+
+def test_cancelled_while_it_is_deleted(box: Box) -> None:
+    """At the end of `async with` the container goes first, and then the task."""
+    async def main() -> None:
+        leaving = False
+        went_on = False
+
+        async def use() -> None:
+            nonlocal leaving, went_on
+            async with aio.create(box.bundle, id=box.id, root=box.root) as container:
+                await container.start()
+                leaving = True
+            went_on = True
+
+        task = asyncio.create_task(use())
+        while not leaving:
+            await asyncio.sleep(0)
+        task.cancel()  # it waits for the command that deletes
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (went_on, task.cancelled(), box.left()) == (False, True, [])
+
+    box.save()
+    do(main())
+
+
+def test_nothing_is_lost_of_a_line_that_is_not_awaited_to_its_end(box: Box) -> None:
+    async def main() -> None:
+        async with aio.create(box.bundle, id=box.id, root=box.root, stdin=rundlet.PIPE, stdout=rundlet.PIPE) as container:
+            await container.start()
+            assert container.stdin
+            assert container.stdout
+            out = container.stdout.fileno()
+            for read in (container.stdout.readline, container.stdout.read):
+                await container.stdin.write(b"one")
+                await until(lambda: bool(select.select([out], [], [], 0)[0]))
+                task = asyncio.create_task(read())
+                await asyncio.sleep(0)  # it has read what there is, and waits
+                assert not select.select([out], [], [], 0)[0]
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                await container.stdin.write(b"two\n")
+                assert await container.stdout.readline() == b"onetwo\n"
+
+    box.process["args"] = ["cat"]
     box.save()
     do(main())
 

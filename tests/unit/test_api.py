@@ -178,6 +178,39 @@ def test_two_tasks_may_wait_for_one_descriptor(pipe: tuple[int, int]) -> None:
     assert asyncio.run(main()) == [1, 1, 1]
 
 
+def test_waiting_for_what_is_not_open_leaves_nothing_open(pipe: tuple[int, int]) -> None:
+    def wrong() -> Operation[None]:
+        yield Wait(read=(pipe[0], 1 << 20))
+
+    async def main() -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            await awaiting.carry(wrong())
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_a_cancellation_while_something_is_undone_is_put_off(pipe: tuple[int, int], over: bool) -> None:
+    def whole() -> Operation[None]:
+        yield from calmly(echo(pipe[0], []))
+        if over:
+            raise TimeoutError
+
+    async def main() -> None:
+        task = asyncio.create_task(awaiting.carry(whole()))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(0)
+        assert not task.done()
+        os.write(pipe[1], b"two")
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+
+
 def test_a_descriptor_may_be_waited_for_both_ways() -> None:
     import socket
 

@@ -17,24 +17,35 @@ P = ParamSpec("P")
 
 
 async def carry(operation: Operation[T]) -> T:
-    """Carries out an operation; its result. A cancellation is thrown into it, and the task ends once what was begun is undone."""
+    """Carries out an operation; its result. A cancellation is thrown into it, and the task ends once what was begun is undone.
+
+    One that comes while something is undone, or ended, is put off until that is done."""
     ready: Ready | None = None
     thrown: BaseException | None = None
-    while not isinstance(wait := go_on(operation, ready, thrown), Done):
-        thrown = None
-        while True:
-            try:
-                ready = await _ready(wait)
-            except asyncio.CancelledError as e:
-                if wait.calm:
-                    continue  # it is being undone already; what began that goes on when it is done
-                thrown = e
-            except GeneratorExit as e:
-                blocking(operation, e)  # the loop is gone: what was begun is undone without it
-                raise
-            except BaseException as e:
-                thrown = e
-            break
+    late: asyncio.CancelledError | None = None
+    try:
+        while not isinstance(wait := go_on(operation, ready, thrown), Done):
+            thrown = None
+            while True:
+                try:
+                    ready = await _ready(wait)
+                except asyncio.CancelledError as e:
+                    if wait.calm:
+                        late = e
+                        continue
+                    thrown = e
+                except GeneratorExit as e:
+                    blocking(operation, e)  # the loop is gone: what was begun is undone without it
+                    raise
+                except BaseException as e:
+                    thrown = e
+                break
+    except TimeoutError as over:
+        if late:
+            raise late from over
+        raise
+    if late:
+        raise late
     return wait.result
 
 
@@ -55,19 +66,21 @@ async def _ready(wait: Wait) -> Ready:
 
     handle = None if wait.until is None else loop.call_later(max(0.0, wait.until - time.monotonic()), over)
     # a loop has one reader a descriptor, and two tasks may wait for the same end: each has a descriptor of its own
-    reading = [(os.dup(fd), fd) for fd in wait.read]
-    writing = [(os.dup(fd), fd) for fd in wait.write]
-    for own, fd in reading:
-        loop.add_reader(own, note, fd)
-    for own, fd in writing:
-        loop.add_writer(own, note, fd)
+    reading: list[int] = []
+    writing: list[int] = []
     try:
+        for fd in wait.read:
+            reading.append(os.dup(fd))
+            loop.add_reader(reading[-1], note, fd)
+        for fd in wait.write:
+            writing.append(os.dup(fd))
+            loop.add_writer(writing[-1], note, fd)
         await future
     finally:
         if handle:
             handle.cancel()
         for forget, fds in ((loop.remove_reader, reading), (loop.remove_writer, writing)):
-            for own, _ in fds:
+            for own in fds:
                 if not loop.is_closed():
                     forget(own)
                 os.close(own)

@@ -28,7 +28,7 @@ class Pipe:
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
         self._fd = fd
-        self._read_already = b""  # by readline, and not returned yet
+        self._read_already = b""  # by readline, or one that was called off, and not returned yet
 
     def fileno(self) -> int:
         """The descriptor, which does not block; -1 once it is closed."""
@@ -50,22 +50,30 @@ class Pipe:
         if size == 0:
             return b""
         parts: list[bytes] = []
-        while size < 0 or not parts:
-            part = yield from self._part(PIECE if size < 0 else size)
-            if not part:
-                break
-            parts.append(part)
+        try:
+            while size < 0 or not parts:
+                part = yield from self._part(PIECE if size < 0 else size)
+                if not part:
+                    break
+                parts.append(part)
+        except BaseException:
+            self._read_already = b"".join(parts)  # for whoever reads next
+            raise
         return b"".join(parts)
 
     def reading_line(self) -> Operation[bytes]:
         """As Stream.readline."""
         line = b""
-        while part := (yield from self._part(PIECE)):
-            line += part
-            at = line.find(b"\n") + 1
-            if at:
-                line, self._read_already = line[:at], line[at:]
-                break
+        try:
+            while part := (yield from self._part(PIECE)):
+                line += part
+                at = line.find(b"\n") + 1
+                if at:
+                    line, self._read_already = line[:at], line[at:]
+                    break
+        except BaseException:
+            self._read_already = line
+            raise
         return line
 
     def _part(self, size: int) -> Operation[bytes]:
