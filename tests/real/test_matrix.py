@@ -282,16 +282,32 @@ def test_what_cannot_be_done(folder: Path, words: list[str], says: str) -> None:
     assert nothing_left(folder), left(folder)
 
 
+@pytest.mark.parametrize(
+    ("config", "says"), [("{", "config.json: line 1 column 2"), ("[]", "config.json: must be an object"), ('{"root": null}', "/ociVersion: is required")],
+)  # fmt: skip
+def test_a_bundle_that_is_none(folder: Path, config: str, says: str) -> None:
+    (folder / "bundle").mkdir(exist_ok=True)
+    (folder / "bundle/config.json").write_text(config)
+    done = matrix(folder, "bundle")
+    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
+    assert done.err.startswith(f"rundlet: {says}")
+    assert nothing_left(folder), left(folder)
+
+
 def test_a_bundle_of_one_s_own(box: Box, folder: Path) -> None:
     """Its own user, environment and masks; what it would share with the host, it does not."""
     box.namespaces("pid", "mount")
     box.process["user"] = {"uid": 7, "gid": 7}
     box.process["noNewPrivileges"] = False
+    box.process["apparmorProfile"] = None
+    (box.bundle / "data").mkdir()
+    (box.rootfs / "data").mkdir()
+    box.mount("/data", "data", "bind")
     box.config["hooks"] = {"poststop": [{"path": "/bin/touch", "args": ["touch", str(folder / "hooked")]}]}
     box.save()
     before = {path: path.stat().st_mtime_ns for path in box.bundle.rglob("*")}
     (folder / "own.toml").write_text('settings = ["bundle"]\n')
-    done = matrix(folder, str(box.bundle), "--config", "own.toml", "--json", "--", "sh", "-c", 'test "$(id -u)" = 7')
+    done = matrix(folder, str(box.bundle), "--config", "own.toml", "--json", "--", "sh", "-c", 'test "$(id -u)" = 7 && test -d /data')
     assert done.status == 0, done.err
     found = json.loads(done.out)
     seen = {cell["probe"]: cell for cell in found["cells"]}

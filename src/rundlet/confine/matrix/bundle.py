@@ -5,11 +5,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from rundlet import spec
 from rundlet.cgroup import layout
 from rundlet.confine.matrix.engine import resolved
 from rundlet.confine.matrix.settings import DEFAULT_CAPABILITIES, Host
-from rundlet.errors import BadSpec, Refused
+from rundlet.errors import Refused
 from rundlet.life.spec import template
+from rundlet.plan.bundle import is_bind
 
 FOLDERS = ("bin", "dev", "etc", "proc", "sys", "tmp", "root")
 APPLETS = "sh ash cat ls id ps kill sleep true false echo mount umount ping wget nc su test touch grep head wc".split()
@@ -43,15 +45,20 @@ def read(folder: Path) -> dict[str, Any]:
     """That of a bundle, its root by its full path. Raises BadSpec, Refused."""
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_bytes())
+        text = path.read_bytes()
     except OSError as failure:
         raise Refused(f"cannot read {path}: {(failure.strerror or '').lower()}", "name a folder with a bundle in it") from None
-    except ValueError as failure:
-        raise BadSpec(str(path), f"no JSON: {failure}") from None
-    if not isinstance(config, dict) or not isinstance(config.get("root", {}).get("path"), str):
-        raise BadSpec(f"{path}: /root/path", "missing")
+    checked, _ = spec.load(text)
+    config: dict[str, Any] = _without_nulls(json.loads(text))
     config["root"]["path"] = str((folder / config["root"]["path"]).resolve())
-    for mount in config.get("mounts", []):
-        if mount.get("source", "").startswith("."):
+    for mount, known in zip(config.get("mounts", []), checked["mounts"], strict=True):
+        if is_bind(known) and known["source"]:
             mount["source"] = str((folder / mount["source"]).resolve())
     return config
+
+
+def _without_nulls(value: Any) -> Any:
+    """The same without the keys whose value is null, which is as if they were not there."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
