@@ -168,7 +168,14 @@ def many_threads(box: Box) -> None:
     box.sh("for n in 1 2 3 4 5; do sleep 1000 & done; wait")
 
 
-RIGHT = [limited, user_namespace, ordinary_user, read_only, no_new_privs_not_asked, filtered, bound, odd_places, many_threads]
+def cgroups(box: Box) -> None:
+    """The control groups, and one hierarchy writable, as podman has it for systemd."""
+    box.mount("/sys/fs/cgroup", "cgroup", "ro", "nosuid", "noexec", "nodev", kind="cgroup")
+    if V1:
+        box.mount("/sys/fs/cgroup/pids", "/sys/fs/cgroup/pids", "bind")
+
+
+RIGHT = [limited, user_namespace, ordinary_user, read_only, no_new_privs_not_asked, filtered, bound, odd_places, many_threads, cgroups]
 
 
 @pytest.mark.parametrize("shape", RIGHT, ids=lambda shape: shape.__name__)
@@ -391,11 +398,12 @@ def test_a_mount_below_a_read_only_path_that_can_be_written(box: Box) -> None:
 
 
 def test_mounts_that_others_cover_are_not_looked_at(box: Box) -> None:
-    """Neither those below a read-only path, nor those that a mount of the configuration covers."""
+    """Neither those below a read-only path, nor those that a mount of the configuration covers, or a mask."""
     box.mount("/mnt/in/deep", "tmpfs", "ro", kind="tmpfs")
     box.mount("/mnt/in", "tmpfs", kind="tmpfs")
     box.linux["readonlyPaths"] = ["/proc/sys"]
-    box.linux["maskedPaths"] = ["/proc/sys/../sys/kernel/hostname"]  # the mask is /dev/null, on a mount that can be written
+    box.mount("/mnt/masked/deep", "tmpfs", kind="tmpfs")
+    box.linux["maskedPaths"] = ["/mnt/masked", "/proc/sys/../sys/kernel/hostname"]  # the second mask is /dev/null, on a mount that can be written
     pid = box.started()
     holds(box)
     inside(pid, "tmpfs", "/proc/sys/vm")
@@ -1060,7 +1068,7 @@ def ours(box: Box) -> Box:
     return Box(box.folder, bundles.words(), box.busybox, id=f"{box.id}-not")
 
 
-@pytest.mark.parametrize("shape", [limited, user_namespace, ordinary_user, read_only, no_new_privs_not_asked, bound], ids=lambda shape: shape.__name__)
+@pytest.mark.parametrize("shape", [limited, user_namespace, ordinary_user, read_only, no_new_privs_not_asked, bound, cgroups], ids=lambda shape: shape.__name__)
 def test_what_other_runtimes_make_of_it_holds(peer: Box, shape: Callable[[Box], None]) -> None:
     shape(peer)
     if shape is user_namespace and "runc" in peer.runtime[0]:

@@ -85,15 +85,15 @@ def mounts(config: "Config", view: "View", peers: "Collection[int]", found: "Fin
     asked = [mount for mount in config["mounts"] if "copy-symlink" not in mount["options"]]  # of those that have it, links were made
     ways = [view.ways.get(mount["destination"], mount["destination"]).rstrip("/") + "/" for mount in asked]
     made = ["remount" not in mount["options"] for mount in asked]
-    masks = _masks(config, view)
+    masked_ = tuple(path + "/" for path in _masks(config, view))
     for number, mount in enumerate(asked):
         later = range(number + 1, len(asked))
-        if any(made[n] and ways[number].startswith(ways[n]) for n in later):
+        if any(made[n] and ways[number].startswith(ways[n]) for n in later) or ways[number].startswith(masked_):
             continue  # one that is mounted over, or over what is around it, is not to be seen
         if not made[number] and ways[number] in ways[:number]:
             continue  # told with what it changes
         changes = [asked[n] for n in later if not made[n] and ways[n] == ways[number]]
-        elsewhere = (*(ways[n] for n in later if made[n]), *(path + "/" for path in masks))
+        elsewhere = (*(ways[n] for n in later if made[n]), *masked_)
         _mount(_Wanted(mount, changes, elsewhere), view, found)
     base = config["linux"]["rootfsPropagation"]
     words = {way: word for way, mount in zip(ways, asked, strict=True) if (word := Options(mount["options"]).propagation)}
@@ -180,7 +180,7 @@ def _mount(wanted: _Wanted, view: "View", found: "Findings") -> None:
     if live and live.type == "tmpfs" and wanted.type == "cgroup":
         # cgroup v1: a directory of directories, one for each hierarchy; runc leaves the outer one, in which there is nothing, writable
         for inner in view.below(place.path):
-            if inner.type in ("cgroup", "cgroup2"):
+            if inner.type in ("cgroup", "cgroup2") and not (inner.point + "/").startswith(wanted.elsewhere):
                 _restrictions(wanted, inner.point, wanted.flags, _flags(inner), found)
         return
     _restrictions(wanted, where, wanted.flags, place.flags, found)
