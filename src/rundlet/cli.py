@@ -19,7 +19,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as a shell says it
 NO_READER = 141  # 128 + SIGPIPE
 KILLED_BY_FILTER = 159  # 128 + SIGSYS
 # commands whose status 1 says something else than that they failed. exec: every status but 255 is its command's own, as with the peers
-FAILED = {"exec": 255, "verify": 2, "denials": 2}
+FAILED = {"exec": 255, "verify": 2, "denials": 2, "watch": 2, "matrix": 2, "profile": 2, "lab": 125}
 STARTING = ("create", "run", "start", "exec")
 
 
@@ -27,7 +27,8 @@ def run() -> None:
     """The program: never returns. Leaves without tearing the interpreter down, which costs a tenth of a start."""
     if sys.stdin is None or sys.stdout is None or sys.stderr is None:
         _open_standard()
-    status = main(sys.argv[1:])
+    options = Options()
+    status = main(sys.argv[1:], options)
     try:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -35,7 +36,7 @@ def run() -> None:
         status = NO_READER
     except OSError as failure:
         log.error(f"cannot write the output: {(failure.strerror or '').lower()}")
-        status = status or 1
+        status = status or FAILED.get(options.verb, 1)
     posix._exit(status)
 
 
@@ -51,9 +52,9 @@ def _open_standard() -> None:
     sys.stderr = sys.stderr or open(2, "w", closefd=False, encoding="utf-8")  # noqa: SIM115
 
 
-def main(argv: list[str]) -> int:
-    """Do what `argv` (without the program's name) asks; the exit status. Raises nothing."""
-    options = Options()
+def main(argv: list[str], options: "Options | None" = None) -> int:
+    """Do what `argv` (without the program's name) asks, which `options` tell afterwards; the exit status. Raises nothing."""
+    options = options or Options()
     try:
         try:
             parse(argv, options)

@@ -293,10 +293,12 @@ def test_nobody_reads_the_output() -> None:
     assert (done.returncode, done.stderr) == (cli.NO_READER, b"")
 
 
-def test_a_full_disk_is_an_error() -> None:
+@pytest.mark.parametrize(("words", "status"), [(["--help"], 1), (["verify", "--all"], 2)])
+def test_a_full_disk_is_an_error(tmp_path: Path, words: list[str], status: int) -> None:
     with open("/dev/full", "w") as full:
-        done = subprocess.run([sys.executable, "-c", RUN, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert done.returncode == 1
+        argv = [sys.executable, "-c", RUN, "--root", str(tmp_path), *words]
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == status
     assert "no space left on device" in done.stderr.lower()
 
 
@@ -342,6 +344,13 @@ def main(options):
 )  # fmt: skip
 def test_statuses(failing: Path, verb: str, how: str, status: int) -> None:
     assert cli.main([verb, how]) == status
+
+
+@pytest.mark.parametrize(
+    ("verb", "status"), [("verify", 2), ("denials", 2), ("watch", 2), ("matrix", 2), ("profile", 2), ("lab", 125), ("exec", 255), ("explain", 1)],
+)
+def test_what_is_asked_for_wrongly_is_no_answer(verb: str, status: int) -> None:
+    assert cli.main([verb, "--nonsense"]) == status
 
 
 def test_faults_carry_what_remained(failing: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -350,7 +350,7 @@ def test_closed_descriptors_are_opened(place: Path, tmp_path: Path, closed: str)
     code = (place / "bin/rundlet").read_text().replace("\nrun()", "\nfrom rundlet import cli\ncli.main = look\nrun()")
     file = tmp_path / "seen"
     look = (
-        "def look(argv):\n    import io, posix\n    seen = [posix.readlink(f'/proc/self/fd/{n}') for n in range(3)]\n"
+        "def look(argv, options):\n    import io, posix\n    seen = [posix.readlink(f'/proc/self/fd/{n}') for n in range(3)]\n"
         f"    io.open({str(file)!r}, 'w').write('\\n'.join(seen))\n    return 0\n"
     )
     script = tmp_path / "script"

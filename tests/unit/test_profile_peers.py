@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rundlet.confine.profile.check import labelled
 from rundlet.confine.profile.language import parse
 from rundlet.confine.profile.peers import derive, permits, stacked
 from rundlet.confine.profile.rule import ACCESSES, peer_rules, variables
@@ -87,6 +88,12 @@ def test_children_are_peers_too() -> None:
 )  # fmt: skip
 def test_the_order_of_a_stack(profile: str, runtime: str, label: str) -> None:
     assert stacked(profile, runtime) == label
+
+
+def test_another_runtimes_label() -> None:
+    """A policy namespace is printed once for the profiles of it that follow."""
+    about = labelled({"apparmor": {}}, ":box:a//&b (enforce)", None)["apparmor"]
+    assert about["components"] == [{"name": ":box:a", "mode": "enforce"}, {"name": ":box:b", "mode": "enforce"}]
 
 
 def test_namespaces_are_refused() -> None:

@@ -57,11 +57,11 @@ def _plain(findings: list[tuple[str, str, str]]) -> list[dict[str, str]]:
 def labelled(facts: Any, label: str, there: dict[str, Loaded] | None) -> Any:
     """The facts of a runtime of another label; the modes of its profiles are those that are loaded, else enforcing."""
     text, mode = parse(label)
-    names = text.split("//&")
+    names = components(text)
     there = there or {}
     modes = {name: there[name].mode if name in there else mode or "enforce" for name in names} | {"unconfined": "unconfined"}
-    components = [{"name": name, "mode": one} for name, one in modes.items() if name in names]
-    return {**facts, "apparmor": {**facts["apparmor"], "state": "on", "label": text, "mode": mode, "components": components, "stack": True}}
+    own = [{"name": name, "mode": modes[name]} for name in names]
+    return {**facts, "apparmor": {**facts["apparmor"], "state": "on", "label": text, "mode": mode, "components": own, "stack": True}}
 
 
 def of_text(source: Source) -> list[tuple[str, str, str]]:

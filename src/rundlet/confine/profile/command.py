@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rundlet.confine.profile import check, derive, diff, loading
-from rundlet.errors import Fault, Usage
+from rundlet.errors import Usage
 from rundlet.options import Options
 
 SCHEMA = "rundlet.profile/1"
@@ -20,22 +20,14 @@ def main(options: Options) -> int:
     """The verb: 0 when everything holds, 1 when something differs or is in the way, 2 when it cannot be told."""
     action, *words = options.args
     if action not in ACTIONS:
-        raise _told(Usage(f"profile has no action {action}: it is one of {', '.join(ACTIONS)}"))
-    try:
-        document, lines, verdict = ACTIONS[action](options, words)
-    except Fault as fault:
-        raise _told(fault) from None
+        raise Usage(f"profile has no action {action}: it is one of {', '.join(ACTIONS)}")
+    document, lines, verdict = ACTIONS[action](options, words)
     if options.json:
         shown: dict[str, Any] = {"schema": SCHEMA, "action": action, "holds": verdict, **document}
         sys.stdout.write(json.dumps(shown, indent=2) + "\n")
     else:
         show(lines)
     return {True: HOLDS, False: DIFFERS, None: CANNOT_TELL}[verdict]
-
-
-def _told(fault: Fault) -> Fault:
-    fault.status = CANNOT_TELL
-    return fault
 
 
 def show(lines: list[Any]) -> None:
@@ -55,4 +47,3 @@ def show(lines: list[Any]) -> None:
         for verdict, what, text in line:
             table.add_row(verdict, what, text, style={"bad": "red", "unknown": "yellow"}.get(verdict))
         console.print(table)
-

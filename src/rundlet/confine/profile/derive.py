@@ -1,5 +1,6 @@
 """rundlet profile derive: a container's profile that still works when it is stacked on a runtime's label."""
 
+import contextlib
 import os
 from typing import Any
 
@@ -50,4 +51,6 @@ def _write(path: str, text: str) -> None:
             file.write(text)
         os.replace(new, path)
     except OSError as e:
+        with contextlib.suppress(OSError):
+            os.unlink(new)
         raise Refused(f"cannot write {path}: {(e.strerror or '').lower()}", "name another file") from None

@@ -59,17 +59,13 @@ def _watched(options: Options) -> Watched:
 
 def main(options: Options) -> int:
     """The verb. With --once 0: all hold; 1: one differs; 2: one cannot be told. Without it 0, once a signal has ended it."""
-    try:
-        interval = _interval(options.interval)
-        at = address.parse(options.listen)
-        watched = _watched(options)
-        if options.once:
-            return once(watched, options.json)
-        allowed = {"localhost", os.uname().nodename.lower(), *(name.lower().rstrip(".") for name in options.allow_host)}
-        return asyncio.run(watch(watched, interval, at, frozenset(allowed), options.json))
-    except Fault as fault:
-        fault.status = UNKNOWN
-        raise
+    interval = _interval(options.interval)
+    at = address.parse(options.listen)
+    watched = _watched(options)
+    if options.once:
+        return once(watched, options.json)
+    allowed = {"localhost", os.uname().nodename.lower(), *(name.lower().rstrip(".") for name in options.allow_host)}
+    return asyncio.run(watch(watched, interval, at, frozenset(allowed), options.json))
 
 
 def _interval(text: str) -> float:
