@@ -223,6 +223,18 @@ def test_all(boxes: Callable[..., Box]) -> None:
     found = json.loads(done.out)
     assert (done.status, found["status"]) == (0, "holds"), done
     assert {one["id"]: one["state"] for one in found["containers"]} == {some[0].id: "running", some[1].id: "running", some[2].id: "stopped"}
+    for text, why in (("{", "state.json is damaged"), ('{"version": 99}', "another version of rundlet")):  # which does not hide the others
+        file = some[1].root / some[1].id / "state.json"
+        before = file.read_text()
+        file.write_text(text)
+        done = some[0].call_apart("verify", "--all", "--json")
+        alone = some[0].call_apart("verify", some[1].id)
+        file.write_text(before)
+        told = {one["id"]: one for one in json.loads(done.out)["containers"]}
+        assert (done.status, len(told), told[some[0].id]["status"], told[some[1].id]["state"]) == (2, 3, "holds", "unknown"), done
+        assert why in told[some[1].id]["unknown"][0]["why"]
+        assert (alone.status, alone.err.count("\n")) == (2, 1)
+        assert why in alone.err
     done = some[0].call_apart("verify", "--json", some[0].id, some[1].id)
     assert [one["id"] for one in json.loads(done.out)["containers"]] == [some[0].id, some[1].id]
     done = some[0].call_apart("verify", some[0].id, some[2].id)

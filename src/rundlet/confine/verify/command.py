@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rundlet import log
 from rundlet.confine.verify import check_all
-from rundlet.confine.verify.model import Report, Target
+from rundlet.confine.verify.model import Report, Target, Unknown
 from rundlet.errors import Fault, Usage, WrongState
 from rundlet.life import store
 
@@ -21,7 +21,8 @@ STATUS = {"holds": 0, "differs": 1, "unknown": 2}
 
 def main(options: "Options") -> int:
     """The verb: 0 everything holds, 1 something differs, 2 something could not be told."""
-    reports = list(check_all(targets(options)))
+    untold: list[Report] = []
+    reports = [*check_all(targets(options, untold)), *untold]
     # what has ended is not there to be looked at; asked for by name, that it is not is the answer
     count = [report for report in reports if not (options.all and report.state == "stopped" and not report.processes)]
     word = overall(count)
@@ -29,8 +30,9 @@ def main(options: "Options") -> int:
     return STATUS[word]
 
 
-def targets(options: "Options") -> "Iterator[Target]":
-    """What the command line asks for. Raises Usage for none, or for both ways of asking."""
+def targets(options: "Options", untold: "list[Report]") -> "Iterator[Target]":
+    """What the command line asks for; one of --all whose record or configuration cannot be read is `untold`. Raises Usage for none, or for
+    both ways of asking."""
     ways = [bool(options.args), options.all, bool(options.pid)]
     if sum(ways) != 1 or bool(options.config) != bool(options.pid):
         raise Usage("verify takes IDs, or --all, or --pid N with --config FILE; see rundlet verify --help")
@@ -45,6 +47,10 @@ def targets(options: "Options") -> "Iterator[Target]":
             if not options.all:
                 raise
             log.warning(str(fault))  # removed meanwhile, or not made to the end
+        except Fault as fault:
+            if not options.all:
+                raise
+            untold.append(Report(name, 0, "unknown", unknown=(Unknown("process", "container", str(fault)),)))
 
 
 def overall(reports: "Sequence[Report]") -> str:

@@ -20,10 +20,14 @@ def of_container(root: str, id: str) -> Target:
     """Target.of_container."""
     container = store.find_in(root, store.check_id(id), lock=False)
     try:
+        if container.damaged:
+            raise Fault(f"{container.folder}/state.json is damaged, so what was asked of the container {id} cannot be told")
         record = container.record
         try:
             config = spec.load(container.config())[0]
         except OSError as e:
+            if not container.exists():
+                raise WrongState(f"container {id} does not exist") from None
             raise Fault(f"cannot read the configuration of container {id}: {(e.strerror or '').lower()}") from None
         path = f"{record['bundle']}/config.json"
         return Target(record["id"], record["pid"], config, record["start_time"], record["rootfs"], path, container.folder, record)
