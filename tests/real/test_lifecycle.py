@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import bundles
-from tests.bundles import Box, proc_status, status_of
+from tests.bundles import CGROUPS, Box, proc_status, status_of
 
 
 def test_create_start_kill_delete(either: Box) -> None:
@@ -78,15 +78,82 @@ def test_run_detached(either: Box) -> None:
 
 
 def test_run_keeps_what_it_is_told_to(box: Box) -> None:
+    """Its folder, its cgroup, and its name; not what could not be started."""
+    said = box.folder / "said"
+    box.config["hooks"] = {"poststop": [{"path": "/bin/sh", "args": ["sh", "-c", f"echo stop >> {said}"]}]}
     assert box.sh("exit 3").run("--keep").status == 3
-    assert box.status == "stopped"
+    assert (box.status, box.pid, bool(box.cgroups()), said.exists()) == ("stopped", 0, CGROUPS["layout"] != "none", False)
+    again = box.run("--keep")
+    assert again.status == 1 and f"container with the id {box.id} already exists" in again.err
     box.ok("delete", box.id)
+    assert (box.left(), said.read_text()) == ([], "stop\n")
+    box.process["args"] = ["/nothere"]
+    assert box.run("--keep").status == 127
+    assert box.left() == []
+
+
+def test_run_of_a_container_that_somebody_else_deletes(either: Box) -> None:
+    """Its status is the program's, and what has the container's name by then is left alone."""
+    either.sh("echo ready; exec sleep 1000").save()
+    with subprocess.Popen(either.words("run", "--bundle", str(either.bundle), either.id), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout and child.stdout.readline() == b"ready\n"
+        either.ok("kill", either.id, "0")  # once it has let go of the container
+        child.send_signal(signal.SIGSTOP)
+        try:
+            either.ok("delete", "--force", either.id)
+            if either.runtime == bundles.words():  # crun would end that one
+                either.created()
+        finally:
+            child.send_signal(signal.SIGCONT)
+        assert (*child.communicate(), child.returncode) == (b"", b"", 137)
+    if either.runtime == bundles.words():
+        assert either.status == "created"
+
+
+def test_a_command_that_waits_for_a_container_that_goes(box: Box) -> None:
+    """One of the same name that comes meanwhile is not what it was told to act upon."""
+    gate = box.folder / "gate"
+    os.mkfifo(gate)
+    box.config["hooks"] = {"poststop": [{"path": "/bin/sh", "args": ["sh", "-c", f"read x < {gate}"]}]}
+    box.started()
+    delete = subprocess.Popen(box.words("delete", "--force", box.id))
+    with open(gate, "w") as opened, subprocess.Popen(box.words("kill", box.id, "KILL"), stderr=subprocess.PIPE, text=True) as waits:
+        assert bundles.eventually(lambda: any("->" in line and str(waits.pid) in line.split() for line in Path("/proc/locks").read_text().splitlines()))
+        waits.send_signal(signal.SIGSTOP)
+        try:
+            opened.write("go\n")
+            opened.flush()
+            assert delete.wait() == 0
+            box.config["hooks"] = {}
+            pid = box.created()
+        finally:
+            waits.send_signal(signal.SIGCONT)
+        assert waits.communicate()[1] == f"rundlet: container {box.id} does not exist\n"
+        assert waits.returncode == 1
+    assert (box.status, box.pid) == ("created", pid)
+
+
+@pytest.mark.parametrize("fails", ["program", "startContainer", "poststart"])
+@pytest.mark.parametrize("options", [[], ["--detach"]], ids=["foreground", "detached"])
+def test_a_run_that_fails_leaves_no_pid_file(box: Box, fails: str, options: list[str]) -> None:
+    if fails == "program":
+        (box.rootfs / "text").write_text("hello")
+        (box.rootfs / "text").chmod(0o755)
+        box.process["args"] = ["/text"]
+    else:
+        box.config["hooks"] = {fails: [{"path": "/bin/false"}]}
+    done = box.run(*options, "--pid-file", str(box.folder / "init.pid"))
+    assert done.status == (126 if fails == "program" else 1)
+    assert "while cleaning up" not in done.err
+    assert not [name for name in os.listdir(box.folder) if name.startswith("init.pid")]
+    assert (box.left(), bundles.reap()) == ([], [])
 
 
 def test_the_pid_file_has_no_newline_and_is_where_the_caller_is(box: Box) -> None:
     box.save()
     box.ok("create", "--bundle", str(box.bundle), "--pid-file", "init.pid", box.id, cwd=box.folder)
     assert (box.folder / "init.pid").read_text() == str(box.pid)
+    assert (box.folder / "init.pid").stat().st_mode & 0o777 == 0o644
     assert not [name for name in os.listdir(box.folder) if name.startswith("init.pid.")]
 
 
@@ -99,6 +166,7 @@ def test_another_configuration_in_the_bundle(box: Box) -> None:
     box.sh("exit 5").save()
     os.rename(box.bundle / "config.json", box.folder / "other.json")
     assert box.call("run", "--config", str(box.folder / "other.json"), "--bundle", str(box.bundle), box.id).status == 5
+    assert box.call("run", "-f", "other.json", "-b", box.id, box.id, cwd=box.folder).status == 5  # both relative to the caller's folder
 
 
 def test_a_pid_file_that_cannot_be_written_fails_the_create(box: Box) -> None:
@@ -225,20 +293,22 @@ def test_kill_of_a_stopped_container(either: Box) -> None:
         assert "container not running" in done.err
 
 
-@pytest.mark.parametrize("name", ["TERM", "SIGTERM", "15", "sigterm", ""])
-def test_kill_by_name_and_number(box: Box, name: str) -> None:
+@pytest.mark.parametrize("words", [["TERM"], ["SIGTERM"], ["15"], ["sigterm"], [], [""]])
+def test_kill_by_name_and_number(box: Box, words: list[str]) -> None:
     box.sh("trap 'exit 42' TERM; echo ready; while :; do sleep 0.01; done")
     pid = box.started()
     assert bundles.eventually(lambda: box.output.read_text() == "ready\n")
-    box.call_apart("kill", box.id, *([name] if name else []))
+    box.call_apart("kill", box.id, *words)
     assert status_of(pid) == 42
 
 
-def test_kill_refuses_what_is_no_signal(box: Box) -> None:
+@pytest.mark.parametrize("name", ["NOTHING", "65", "-1", "²", "１", "RTMIN+²", "RTMIN+31", "99999999999"])
+def test_kill_refuses_what_is_no_signal(box: Box, name: str) -> None:
     box.created()
-    done = box.call("kill", box.id, "NOTHING")
-    assert done.status != 0
-    assert "unknown signal NOTHING" in done.err
+    done = box.call("kill", box.id, name)
+    assert done.status == 1
+    assert done.err == f"rundlet: unknown signal {name}; give a number from 1 to 64 or a name such as TERM\n"
+    assert box.status == "created"
 
 
 def test_kill_all(box: Box) -> None:

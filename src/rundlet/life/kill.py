@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def main(options: "Options") -> int:
     """The verb."""
-    number = signal_number(options.args[0]) if options.args else kernel.SIGTERM
+    number = signal_number(options.args[0]) if options.args and options.args[0] else kernel.SIGTERM  # an empty one is none: runc
     if options.regex:
         from rundlet.life import matching
 
@@ -94,14 +94,14 @@ def everyone(container: "Container", at: "place.Place", number: int) -> None:
 
 def signal_number(text: str) -> int:
     """A signal by number or by name, with or without SIG, in any case; RTMIN+n and RTMAX-n too. Raises Usage."""
-    if text.isdigit():
-        number = int(text)
+    if text.isascii() and text.isdigit():
+        number = int(text) if len(text) < 4 else -1
     else:
         name = text.upper().removeprefix("SIG")
         base, sign, offset = name.partition("+") if "+" in name else name.partition("-")
         number = kernel.SIGNALS.get(base, -1)
         if sign and number >= 0:
-            number = number + int(sign + offset) if base in ("RTMIN", "RTMAX") and offset.isdigit() else -1
+            number = number + int(sign + offset) if base in ("RTMIN", "RTMAX") and offset.isascii() and offset.isdigit() else -1
     if not 0 <= number <= 64:
         raise Usage(f"unknown signal {text}; give a number from 1 to 64 or a name such as TERM")
     return number

@@ -3,13 +3,14 @@
 import posix
 
 from rundlet import kernel
-from rundlet.errors import Fault
+from rundlet.errors import Fault, WrongState
 from rundlet.life import bundle, create, deciding, delete, foreground, kept, process, sockets, start, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rundlet.life.console import Foreground
     from rundlet.life.notify import Notify
+    from rundlet.life.store import Container, Record
     from rundlet.options import Options
 
 
@@ -52,27 +53,42 @@ def main(options: "Options") -> int:
                 front.receive()
             start.start(container)
             kept.store(new, container.last)
-        except BaseException:
+        except BaseException as first:
             if front:
                 front.restore()
             _reap(pid)
-            if container.exists():
-                if "apparmor" in container.record:
-                    container.record["apparmor"]["remove"] = True  # a run that fails leaves nothing behind
-                delete.delete(container, True)
+            try:
+                _leave_nothing(options, container)
+            except (Fault, OSError) as second:
+                if isinstance(first, Fault):
+                    first.cleanup.append(str(second))
             raise
     finally:
         container.close()
     if signals:
-        return _wait(options, pid, signals, front, told)
+        return _wait(options, container.record, signals, front, told)
     if told:
         told.ready(pid)
     return 0
 
 
+def _leave_nothing(options: "Options", container: "Container") -> None:
+    """Of a run that has failed."""
+    if options.pid_file:
+        try:
+            posix.unlink(options.pid_file)
+        except FileNotFoundError:
+            pass
+    if container.exists():
+        if "apparmor" in container.record:
+            container.record["apparmor"]["remove"] = True
+        delete.delete(container, True)
+
+
 def _wait(
-    options: "Options", pid: int, signals: "foreground.Signals", front: "Foreground | None", told: "Notify | None",
+    options: "Options", record: "Record", signals: "foreground.Signals", front: "Foreground | None", told: "Notify | None",
 ) -> int:
+    pid = record["pid"]
     try:
         status = foreground.wait(pid, signals, front, told)
     finally:
@@ -81,12 +97,21 @@ def _wait(
     if status and options.failed:
         options.failed(pid, status)
     if not options.keep:
-        container = store.find(options)
-        try:
-            delete.delete(container, True)
-        finally:
-            container.close()
+        _remove(options, record)
     return status
+
+
+def _remove(options: "Options", record: "Record") -> None:
+    """Removes the container, which has ended, unless somebody has done it; what has its name by now is another."""
+    try:
+        container = store.find(options)
+    except WrongState:
+        return
+    try:
+        if container.damaged or (container.complete and store.same(container.record, record)):
+            delete.delete(container, True)
+    finally:
+        container.close()
 
 
 def _reap(pid: int) -> None:

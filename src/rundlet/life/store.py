@@ -286,6 +286,9 @@ def find_in(top: str, name: str, lock: bool = True, wait: bool = True) -> Contai
         except BlockingIOError:
             posix.close(fd)
             raise WrongState(f"another command is busy with the container {name}") from None
+        if posix.fstat(fd).st_nlink == 0:  # deleted by the command that held the lock; another may have its name by now
+            posix.close(fd)
+            raise WrongState(f"container {name} does not exist")
     try:
         text = read(folder + "/state.json")
     except (FileNotFoundError, NotADirectoryError):
@@ -332,6 +335,11 @@ def alive(record: "Record") -> bool:
     """Whether the first process still runs: the same process (by its start time), and no zombie."""
     found = stat(record["pid"]) if record["pid"] else None
     return found is not None and found[1] == record["start_time"] and found[0] not in "ZX"
+
+
+def same(one: "Record", other: "Record") -> bool:
+    """Whether two records are of the same container, by its first process: names and pids are used again."""
+    return (one["pid"], one["start_time"]) == (other["pid"], other["start_time"])
 
 
 def stat(pid: int) -> "tuple[str, int] | None":
