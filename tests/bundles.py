@@ -22,8 +22,8 @@ from rundlet.cgroup import layout
 
 ROOT = Path(__file__).parent.parent
 APPLETS = (
-    "sh awk cat chmod chroot chown cut date dd df echo env expr false find grep head hostname id kill ln ls mkdir mkfifo mknod mount mv nice nproc od ps "
-    "pwd readlink realpath rm sed seq setsid sleep sort stat stty sync tail tee test timeout touch tr true tty ulimit umount uname unshare "
+    "sh awk cat chmod chroot chown cut date dd df echo env expr false find grep head hostname id ionice kill ln ls mkdir mkfifo mknod mount mv nice nproc od ps "
+    "pwd readlink realpath rm sed seq setsid sleep sort stat stty sync tail taskset tee test timeout touch tr true tty ulimit umount uname unshare "
     "wc xargs zcat"
 ).split()
 NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "cgroup")

@@ -282,6 +282,17 @@ def test_a_timeout_kills(box: Box, kind: str) -> None:
     assert box.left() == []
 
 
+def test_a_timeout_of_a_poststop_hook_is_warned_about(box: Box) -> None:
+    log = trace(box)
+    box.config["hooks"] = {"poststop": [hook(box, "sleep 1000; true", timeout=1), hook(box, f"echo second >> {log}")]}
+    done = box.sh("exit 3").run()
+    assert done.status == 3
+    assert done.err.startswith("rundlet: warning: poststop hook failed with exit code 137: error running poststop hook #0: hook ran past")
+    assert lines(box) == ["second"]
+    assert bundles.eventually(lambda: bundles.reap() == [])
+    assert box.left() == []
+
+
 @pytest.mark.parametrize("kind", ["createRuntime", "createContainer", "startContainer"])
 def test_a_timeout_that_is_kept(box: Box, kind: str) -> None:
     box.config["hooks"] = {kind: [hook(box, "cat > /dev/null", timeout=60)] * 2}

@@ -1,11 +1,14 @@
 """What a container's process is: its user, capabilities, limits, directory, environment, descriptors, and its filter."""
 
 import copy
+import ctypes
 import json
 import os
 import resource
+import shutil
 import signal
 import stat
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +35,12 @@ def sets(pid: int | str) -> dict[str, set[str]]:
 
 def test_user_and_groups(either: Box) -> None:
     either.process["user"] = {"uid": 1000, "gid": 1001, "additionalGids": [7, 8]}
-    status = proc_status(either.started())
+    pid = either.sh("id -u; id -g; id -G; touch /tmp/mine; exec sleep 1000").started()
+    assert bundles.eventually(lambda: either.output.read_text() == "1000\n1001\n1001 7 8\n")
+    assert bundles.eventually((either.rootfs / "tmp/mine").exists)
+    made = (either.rootfs / "tmp/mine").stat()
+    assert (made.st_uid, made.st_gid) == (1000, 1001)
+    status = proc_status(pid)
     assert status["Uid"].split() == ["1000"] * 4
     assert status["Gid"].split() == ["1001"] * 4
     assert status["Groups"].split() == ["7", "8"]
@@ -54,6 +62,17 @@ def keyring(text: str, name: str) -> list[str]:
     return [line.split()[0] for line in text.splitlines() if f"_ses.{name}" in line]
 
 
+ADD_KEY, KEYCTL = {"x86_64": (248, 250)}.get(os.uname().machine, (217, 219))  # asm/unistd_64.h, asm-generic/unistd.h
+
+
+def with_a_key() -> None:
+    """Gives the caller a session keyring with a key that nobody sees but who has it: keyctl(2), keyrings(7)."""
+    call = ctypes.CDLL(None).syscall
+    assert call(KEYCTL, 1, None) > 0  # KEYCTL_JOIN_SESSION_KEYRING
+    key = call(ADD_KEY, b"user", b"key-of-the-caller", b"x", 1, -3)  # KEY_SPEC_SESSION_KEYRING
+    assert key > 0 and call(KEYCTL, 5, key, 0x3F000000) == 0  # KEYCTL_SETPERM
+
+
 @pytest.mark.skipif(not Path("/proc/keys").exists(), reason="a kernel without keys")
 @pytest.mark.parametrize("users", [False, True])
 def test_a_session_keyring_for_the_container(box: Box, users: bool) -> None:
@@ -62,20 +81,29 @@ def test_a_session_keyring_for_the_container(box: Box, users: bool) -> None:
     if users:
         user_namespace(box.config)
         os.chown(box.rootfs, 100000, 100000)
-    box.sh("cat /proc/keys; while :; do sleep 1; done").started()
+    assert box.sh("cat /proc/keys; while :; do sleep 1; done").create(preexec_fn=with_a_key).status == 0
+    assert box.call_apart("start", box.id).status == 0
     assert bundles.eventually(lambda: len(keyring(box.output.read_text(), box.id)) == 1)
     first = keyring(box.output.read_text(), box.id)
-    done = box.exec("cat", "/proc/keys")
+    done = box.exec("cat", "/proc/keys", preexec_fn=with_a_key)
     assert keyring(done.out, box.id) == first
-    own = {line.split()[0] for line in Path("/proc/keys").read_text().splitlines() if "_ses." not in line}
-    assert not own & {line.split()[0] for line in done.out.splitlines() if "_ses" in line}
+    assert "key-of-the-caller" not in box.output.read_text() + done.out
 
 
 @pytest.mark.skipif(not Path("/proc/keys").exists(), reason="a kernel without keys")
 def test_the_callers_keyring_on_demand(box: Box) -> None:
-    box.linux["maskedPaths"] = []
-    box.started("--no-new-keyring")
-    assert keyring(box.exec("cat", "/proc/keys").out, box.id) == []
+    """For exec, too. Without the option neither has what is in it."""
+    for options, times in (([], 0), (["--no-new-keyring"], 1)):
+        one = box.another()
+        one.linux["maskedPaths"] = []
+        one.sh("cat /proc/keys; echo end; exec sleep 1000").save()
+        done = one.call("run", "--detach", *options, "--bundle", str(one.bundle), one.id, preexec_fn=with_a_key)
+        assert (done.status, done.err) == (0, "")
+        assert bundles.eventually(lambda: one.output.read_text().endswith("end\n"))
+        text = one.output.read_text()
+        assert (text.count("key-of-the-caller"), len(keyring(text, one.id))) == (times, 1 - times)
+        text = one.exec("cat", "/proc/keys", preexec_fn=with_a_key).out
+        assert (text.count("key-of-the-caller"), len(keyring(text, one.id))) == (times, 1 - times)
 
 
 def test_no_groups_are_left_over(box: Box) -> None:
@@ -106,6 +134,22 @@ def test_five_sets(either: Box, uid: int) -> None:
         assert found["permitted"] == set(wanted["permitted"])
 
 
+def test_what_capabilities_permit(either: Box) -> None:
+    """A user's by the ambient set, root's by the others; what is not there is not permitted."""
+    own = ["CAP_CHOWN"]
+    script = "touch /tmp/x; chown 77 /tmp/x && echo chown; mknod /tmp/y c 1 3 || echo no mknod; grep Cap /proc/self/status"
+    for uid in (1000, 0):
+        either.process["user"]["uid"] = uid
+        either.process["capabilities"] = dict.fromkeys(KINDS, own)
+        done = either.sh(script).run()
+        shown = [line.split()[1] for line in done.out.splitlines()[-5:]]
+        assert (done.out.splitlines()[:2], shown) == (["chown", "no mknod"], ["0" * 15 + "1"] * 5), done
+        assert (either.rootfs / "tmp/x").stat().st_uid == 77
+        (either.rootfs / "tmp/x").unlink()
+    either.process["capabilities"] = {}
+    assert "Operation not permitted" in either.sh("touch /tmp/x; chown 77 /tmp/x").run().err
+
+
 def test_no_capabilities(either: Box) -> None:
     either.process["capabilities"] = {}
     assert set().union(*sets(either.started()).values()) == set()
@@ -134,13 +178,25 @@ def test_no_new_privs(either: Box, value: bool) -> None:
     assert proc_status(either.started())["NoNewPrivs"] == str(int(value))
 
 
+@pytest.mark.parametrize("value", [True, False])
+def test_no_new_privs_keep_files_from_giving_capabilities(either: Box, value: bool) -> None:
+    """What a program's file would give to a user, it gives without them alone."""
+    shutil.copy(either.busybox, either.rootfs / "bin/busybox-gives")
+    # struct vfs_cap_data, revision 2, effective, CAP_KILL: include/uapi/linux/capability.h
+    os.setxattr(either.rootfs / "bin/busybox-gives", "security.capability", struct.pack("<5I", 0x02000001, 1 << 5, 0, 0, 0))
+    either.process["user"] = {"uid": 1000, "gid": 1000}
+    either.process["noNewPrivileges"] = value
+    assert int(either.says("busybox-gives grep CapEff /proc/self/status").split()[1], 16) == (0 if value else 1 << 5)
+
+
 def test_limits(either: Box) -> None:
     either.process["rlimits"] = [
         {"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200},
         {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
         {"type": "RLIMIT_FSIZE", "soft": 1 << 40, "hard": (1 << 64) - 1},
     ]
-    pid = either.started()
+    pid = either.sh("ulimit -S -n; ulimit -H -n; ulimit -c; exec sleep 1000").started()
+    assert bundles.eventually(lambda: either.output.read_text() == "100\n200\n0\n")
     assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (100, 200)
     assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0)
     assert resource.prlimit(pid, resource.RLIMIT_FSIZE) == (1 << 40, -1)
@@ -205,7 +261,9 @@ def test_limits_of_a_user_namespace(box: Box, users: bool) -> None:
 
 def test_oom_score(either: Box) -> None:
     either.process["oomScoreAdj"] = 500
-    assert Path(f"/proc/{either.started()}/oom_score_adj").read_text() == "500\n"
+    pid = either.sh("cat /proc/self/oom_score_adj; exec sleep 1000").started()
+    assert bundles.eventually(lambda: either.output.read_text() == "500\n")
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "500\n"
 
 
 def test_oom_score_in_a_user_namespace(box: Box) -> None:
@@ -231,13 +289,32 @@ def test_an_oom_score_below_our_own(box: Box) -> None:
 def test_umask(either: Box, umask: int | None, wanted: str) -> None:
     if umask is not None:
         either.process["user"]["umask"] = umask
-    assert either.says("umask") == f"{wanted}\n"
+    pid = either.sh("umask; touch /tmp/new; exec sleep 1000").started()
+    assert bundles.eventually((either.rootfs / "tmp/new").exists)
+    assert either.output.read_text() == f"{wanted}\n"
+    assert proc_status(pid)["Umask"] == wanted
+    assert (either.rootfs / "tmp/new").stat().st_mode & 0o777 == 0o666 & ~int(wanted, 8)
 
 
 def test_the_environment_is_exact(either: Box) -> None:
     either.process["env"] = ["PATH=/bin", "A=1", "B=two words", "EMPTY=", "HOME=/h"]
     pid = either.started()
     assert Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") == [b"PATH=/bin", b"A=1", b"B=two words", b"EMPTY=", b"HOME=/h", b""]
+    assert either.exec("env").out.splitlines() == either.process["env"]
+
+
+def test_arguments_are_exact(either: Box) -> None:
+    """Empty ones, those of several lines, those that look like options; the name of the program as it was given."""
+    words = ["sh", "-c", 'echo "$0:$#:$*"; exec sleep 1000', "-x", "", "two\nlines", "ä", "--"]
+    either.process["args"] = words
+    pid = either.created()
+    either.call_apart("start", either.id)
+    assert bundles.eventually(lambda: either.output.read_text() == "-x:4: two\nlines ä --\n")
+    either.ended()
+    either.ok("delete", either.id)
+    either.process["args"] = ["sleep", "1000"]
+    pid = either.started()
+    assert Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x001000\0"
 
 
 def test_each_variable_once(box: Box) -> None:
@@ -279,6 +356,8 @@ def test_a_passwd_that_is_none(box: Box, kind: str) -> None:
 def test_the_working_directory(either: Box) -> None:
     either.process["cwd"] = "/etc"
     assert either.says("pwd; cat passwd | wc -l") == "/etc\n2\n"
+    either.process["args"] = ["sleep", "1000"]
+    assert os.path.samefile(f"/proc/{either.started()}/cwd", either.rootfs / "etc")
 
 
 @pytest.mark.parametrize("number", range(3, 12))

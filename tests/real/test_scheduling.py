@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.bundles import CAPABLE, CGROUPS, Box, user_namespace
+from tests.bundles import CAPABLE, CGROUPS, Box, children, eventually, user_namespace
 
 NICE = pytest.mark.skipif("CAP_SYS_NICE" not in CAPABLE, reason="the runtime lacks CAP_SYS_NICE")
 SMP = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU only")
+RELEASE = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
 NUMA = pytest.mark.skipif(not Path("/proc/self/numa_maps").exists(), reason="a kernel without NUMA")
+WEIGHTED = pytest.mark.skipif(RELEASE < (6, 9), reason="a kernel without MPOL_WEIGHTED_INTERLEAVE")
 FIRST, SECOND = (sorted(os.sched_getaffinity(0)) * 2)[:2]
 
 
@@ -24,6 +26,13 @@ def scheduling(pid: int | str) -> list[str]:
 
 def io_priority(pid: int | str) -> str:
     return subprocess.run(["ionice", "-p", str(pid)], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def told(box: Box, script: str) -> tuple[int, str]:
+    """The first process's pid, and what a script of it says before it goes on."""
+    pid = box.sh(f"{script}; echo; echo end; exec sleep 1000").started()
+    assert eventually(lambda: box.output.read_text().endswith("end\n"))
+    return pid, box.output.read_text().rpartition("\nend")[0].strip()
 
 
 def cpus(pid: int | str) -> set[int]:
@@ -51,8 +60,11 @@ class TestScheduler:
     @pytest.mark.parametrize("policy", ["SCHED_OTHER", "SCHED_BATCH", "SCHED_IDLE"])
     def test_policies_for_everybody(self, box: Box, policy: str) -> None:
         box.process["scheduler"] = {"policy": policy, "nice": 7}
-        pid = box.started()
+        pid, stat = told(box, "cat /proc/self/stat")
         assert scheduling(pid)[:2] == [policy, "0"]
+        # nice and policy, as proc_pid_stat(5) counts them
+        fields = stat.rpartition(")")[2].split()
+        assert (fields[16], fields[38]) == ("0" if policy == "SCHED_IDLE" else "7", str(getattr(os, policy)))
         assert os.getpriority(os.PRIO_PROCESS, pid) == (0 if policy == "SCHED_IDLE" else 7)  # sched(7)
 
     @NICE
@@ -139,7 +151,8 @@ class TestIoPriority:
     )
     def test_classes(self, box: Box, asked: dict[str, Any], shown: str) -> None:
         box.process["ioPriority"] = asked
-        assert io_priority(box.started()) == shown
+        pid, said = told(box, "ionice -p $$")
+        assert io_priority(pid) == said == shown
         assert io_priority(executed(box)) == shown
 
     def test_exec_by_a_file(self, box: Box) -> None:
@@ -173,7 +186,27 @@ class TestAffinity:
     def test_final(self, box: Box, text: str) -> None:
         box.started()
         wanted = {int(word) for word in text.replace("-", ",").split(",")}
-        assert cpus(executed(box, {"execCPUAffinity": {"initial": str(FIRST), "final": text}})) == wanted
+        asked = {"execCPUAffinity": {"initial": str(FIRST), "final": text}}
+        assert cpus(executed(box, asked)) == wanted
+        file = box.folder / "process.json"
+        file.write_text(json.dumps({"args": ["/bin/nproc"], "cwd": "/", **asked}))
+        assert box.exec("--process", str(file), "--").out == f"{len(wanted)}\n"
+
+    @pytest.mark.skipif(CGROUPS["layout"] == "none", reason="no freezer here")
+    def test_initial_holds_until_it_is_in_the_cgroup(self, box: Box) -> None:
+        """Seen where it has to wait there: the container is paused."""
+        box.process["execCPUAffinity"] = {"initial": str(FIRST), "final": str(SECOND)}
+        pid = box.started()
+        box.ok("pause", box.id)
+        words = box.words("exec", "--ignore-paused", box.id, "taskset", "-p", "1")
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as child:
+            procs = box.cgroups()[0] / "cgroup.procs"
+            assert eventually(lambda: len(procs.read_text().split()) == 2)
+            [waits] = {*procs.read_text().split()} - {str(pid)}
+            assert cpus(waits) == {FIRST}
+            box.ok("resume", box.id)
+            assert child.wait() == 0
+        assert cpus(pid) == os.sched_getaffinity(0)
 
     def test_without_final_the_cgroup_decides(self, box: Box) -> None:
         box.started()
@@ -185,13 +218,15 @@ class TestAffinity:
         assert cpus(executed(box)) == {SECOND}
         assert cpus(executed(box, {})) == {SECOND}
 
-    def test_cpus_that_are_not_there(self, box: Box) -> None:
-        box.process["execCPUAffinity"] = {"final": "8000"}
-        box.started()
+    @pytest.mark.parametrize("when", ["initial", "final"])
+    def test_cpus_that_are_not_there(self, box: Box, when: str) -> None:
+        box.process["execCPUAffinity"] = {when: "8000"}
+        pid = box.started()
         done = box.exec("true")
         assert done.status == 255
         assert "run on the CPUs 8000" in done.err
-        assert "/process/execCPUAffinity/final" in done.err
+        assert f"/process/execCPUAffinity/{when}" in done.err
+        assert children() == [pid]
 
 
 class TestPersonality:
@@ -200,8 +235,11 @@ class TestPersonality:
     @pytest.mark.parametrize(("domain", "shown"), [("LINUX", "00000000"), ("LINUX32", "00000008")])
     def test_domains(self, box: Box, domain: str, shown: str) -> None:
         box.linux["personality"] = {"domain": domain}
-        for pid in (box.started(), executed(box)):
+        first, said = told(box, "uname -m")
+        for pid in (first, executed(box)):
             assert Path(f"/proc/{pid}/personality").read_text().strip() == shown
+        machine = {("x86_64", "LINUX32"): "i686", ("aarch64", "LINUX32"): "armv8l"}.get((os.uname().machine, domain), os.uname().machine)
+        assert (said, box.exec("uname", "-m").out) == (machine, f"{machine}\n")
 
     @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the name of 32 bits is x86's")
     def test_the_machine_has_another_name(self, box: Box) -> None:
@@ -239,12 +277,16 @@ class TestMemoryPolicy:
             ({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]}, "bind=static:0"),
             ({"mode": "MPOL_PREFERRED", "nodes": "0", "flags": ["MPOL_F_RELATIVE_NODES"]}, "prefer=relative:0"),
             ({"mode": "MPOL_PREFERRED_MANY", "nodes": "0"}, "prefer (many):0"),
+            ({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_NUMA_BALANCING"]}, "bind=balancing:0"),
+            pytest.param({"mode": "MPOL_WEIGHTED_INTERLEAVE", "nodes": "0"}, "weighted interleave:0", marks=WEIGHTED),
         ],
     )
     def test_modes(self, box: Box, policy: dict[str, Any], shown: str) -> None:
         box.linux["memoryPolicy"] = policy
-        box.started()
-        assert box.exec("sh", "-c", self.FIRST_LINE).out == f"{shown.partition(' ')[0]}\n"
+        pid, said = told(box, self.FIRST_LINE)
+        assert said == shown.partition(" ")[0]
+        assert Path(f"/proc/{pid}/numa_maps").read_text().splitlines()[0].split(" ", 1)[1].startswith(shown)
+        assert box.exec("sh", "-c", self.FIRST_LINE).out == f"{said}\n"
 
     def test_of_the_first_process(self, box: Box) -> None:
         box.linux["memoryPolicy"] = {"mode": "MPOL_INTERLEAVE", "nodes": "0"}

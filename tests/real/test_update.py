@@ -73,6 +73,10 @@ def test_limits_one_by_one(limited: Box) -> None:
     assert limited.held(*PIDS) == "max"
     update(limited, "--cpuset-cpus", "0", "--cpuset-mems", "0")
     assert (limited.held(*CPUS), limited.held("cpuset.mems", "cpuset.mems")) == ("0", "0")
+    update(limited, "--pids-limit", "1")
+    assert "fork" in limited.exec("sh", "-c", "ls; :").err
+    update(limited, "--pids-limit", "-1")
+    assert limited.exec("sh", "-c", "ls >/dev/null; echo $?").out == "0\n"
     update(limited, "--cpu-share", "200")
     assert limited.held(*SHARES) == ("29" if V2 else "200")
     update(limited, "--blkio-weight", "200")

@@ -90,6 +90,8 @@ class TestLimits:
         ("cpu.max", "50000", {"CPUQuotaPerSecUSec": ("t", 500000), "CPUQuotaPeriodUSec": ("t", 100000)}),
         ("cpu.max", "50001 100000", {"CPUQuotaPerSecUSec": ("t", 510000), "CPUQuotaPeriodUSec": ("t", 100000)}),
         ("cpu.max", "max 20000", {"CPUQuotaPerSecUSec": ("t", systemd.UNSET), "CPUQuotaPeriodUSec": ("t", 20000)}),
+        ("cpu.max", "² 100000", {}),
+        ("cpu.max", "50000 ²", {}),
         ("cpu.cfs_quota_us", "-1", {"CPUQuotaPerSecUSec": ("t", systemd.UNSET), "CPUQuotaPeriodUSec": ("t", 100000)}),
         ("cpuset.cpus", "0-3,9", {"AllowedCPUs": ("ay", b"\x0f\x02")}),
         ("cpuset.mems", "0", {"AllowedMemoryNodes": ("ay", b"\x01")}),

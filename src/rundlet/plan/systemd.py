@@ -213,7 +213,7 @@ def _device(out: "Properties", words: "dict[str, str]", text: str) -> None:
 
 def _quota(out: "Properties", quota: str, period: str, version: int) -> None:
     """CPUQuotaPerSecUSec and its period. systemd writes per cents down, so a part of one becomes a whole: the file is exact."""
-    if not (quota == "max" or quota.isdigit()) or not period.isdigit() or not int(period):
+    if not (quota + period).isascii() or not (quota == "max" or quota.isdigit()) or not period.isdigit() or not int(period):
         return
     per_second = UNSET
     if quota != "max":
