@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,49 @@ def test_a_text_log(box: Box) -> None:
     box.call("--log", str(log), "state", "nothere")
     assert log.read_text().startswith("time=")
     assert 'level=error msg="container nothere does not exist"' in log.read_text()
+
+
+def test_the_level_of_a_log(box: Box) -> None:
+    """The program's own output is none of its business."""
+    box.process["capabilities"]["bounding"] = ["CAP_NOTHING"]
+    told = {}
+    for options in ("--log-level=error", "--log-level=warning", "--log-level=info", "--log-level=debug", "--debug"):
+        log = box.folder / options
+        box.sh("echo mine").save()
+        done = box.call("--log", str(log), *options.split(), "run", "--bundle", str(box.bundle), box.id)
+        assert (done.status, done.out) == (0, "mine\n")
+        lines = log.read_text().splitlines() if log.exists() else []
+        told[options] = {line.partition("level=")[2].partition(" ")[0] for line in lines}
+    assert told == {
+        "--log-level=error": set(), "--log-level=warning": {"warning"}, "--log-level=info": {"warning"},
+        "--log-level=debug": {"warning", "debug"}, "--debug": {"warning", "debug"},
+    }
+
+
+@pytest.mark.parametrize("how", ["journald", "syslog"])
+def test_a_log_of_the_system(box: Box, how: str) -> None:
+    """In a mount namespace whose /run or /dev is the test's: what a create that fails sends there, and to stderr."""
+    top, path = {"journald": ("/run", "/run/systemd/journal/socket"), "syslog": ("/dev", "/dev/log")}[how]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listens:
+        listens.bind(str(box.folder / "log"))
+        listens.settimeout(bundles.PATIENCE)
+        script = f"""
+            keep=$(mktemp -d -p {box.folder}) && touch $keep/null && mount --bind /dev/null $keep/null
+            mount -t tmpfs tmpfs {top} && mkdir -p {os.path.dirname(path)} && touch {path} && mount --bind {box.folder}/log {path}
+            [ -e /dev/null ] || {{ touch /dev/null && mount --bind $keep/null /dev/null; }}
+            exec "$@"
+        """
+        box.runtime = ["unshare", "--mount", "sh", "-c", script, "sh", *box.runtime, f"--log={how}:the-container"]
+        box.config["ociVersion"] = "2.0.0"
+        done = box.create()
+        why = "/ociVersion: version 2.0.0 of the runtime-spec is not supported"
+        assert (done.status, done.err.startswith(f"rundlet: {why}"), done.err.count("\n")) == (1, True, 1), done
+        text = listens.recv(4096).decode()
+        if how == "journald":
+            assert text.startswith(f"PRIORITY=3\nSYSLOG_IDENTIFIER=rundlet\nID=the-container\nMESSAGE={why}")
+        else:
+            assert re.match(rf"<11>the-container\[\d+\]: {re.escape(why)}", text)
+    assert box.left() == []
 
 
 def test_success_says_nothing(box: Box) -> None:

@@ -405,8 +405,11 @@ def of_root(box: Box) -> Box:
     return box
 
 
-def test_a_user_namespace_is_added(box: Box) -> None:
-    of_root(box).started()
+@pytest.mark.parametrize("options", [[], ["--rootless=auto"], ["--rootless", "true"]])
+def test_a_user_namespace_is_added(box: Box, options: list[str]) -> None:
+    box.runtime = [*box.runtime, *options]
+    pid = of_root(box).started()
+    assert Path(f"/proc/{pid}/uid_map").read_text().split() == ["0", str(USER), "1"]
     assert box.exec("cat", "/proc/1/uid_map").out.split() == ["0", str(USER), "1"]
 
 
