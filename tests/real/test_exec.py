@@ -47,6 +47,38 @@ def test_a_process_file(running: Box) -> None:
     assert running.exec("--process", str(file), "--").out.split() == ["/etc", "5", "6", "b", "0077", "50"]
 
 
+def test_a_process_file_and_options(running: Box) -> None:
+    """What is said on the command line is said last."""
+    file = running.folder / "process.json"
+    script = "pwd; id -u; id -g; id -G; echo $A$B; grep -E 'CapBnd|NoNew' /proc/self/status"
+    file.write_text(json.dumps({
+        "args": ["sh", "-c", script], "env": ["A=1", "B=2", "PATH=/bin"], "cwd": "/etc", "user": {"uid": 5, "gid": 6},
+        "capabilities": {"bounding": ["CAP_KILL"]},
+    }))
+    options = ["--cwd", "/tmp", "--user", "7:8", "-g", "9", "--env", "B=3", "--cap", "CAP_CHOWN", "--no-new-privs"]
+    done = running.exec("--process", str(file), *options, "--")
+    assert (done.err, done.out.split()) == ("", ["/tmp", "7", "8", "8", "9", "13", "CapBnd:", "0" * 14 + "21", "NoNewPrivs:", "1"])
+    pid_file = running.folder / "exec.pid"
+    file.write_text('{"args": ["/bin/sleep", "1000"], "cwd": "/"}')
+    options = ["--detach", "--pid-file", str(pid_file), *options, "--process", str(file)]
+    assert running.exec(*options, "--").status == 0
+    pid = int(pid_file.read_text())
+    status = proc_status(pid)
+    assert (status["Uid"].split()[0], status["Gid"].split()[0], status["Groups"].split()) == ("7", "8", ["9"])
+    assert os.path.samefile(f"/proc/{pid}/cwd", running.rootfs / "tmp")
+    assert b"B=3" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+
+
+@pytest.mark.parametrize("words", [["nothere"], ["/text"]])
+def test_one_that_fails_leaves_no_pid_file(running: Box, words: list[str]) -> None:
+    (running.rootfs / "text").write_text("hello")
+    (running.rootfs / "text").chmod(0o755)
+    done = running.exec("--detach", "--pid-file", str(running.folder / "exec.pid"), "--", *words)
+    assert done.status == 255
+    assert not [name for name in os.listdir(running.folder) if name.startswith("exec.pid")]
+    assert len(bundles.children()) == 1
+
+
 def test_a_process_file_that_is_bad(running: Box) -> None:
     file = running.folder / "process.json"
     file.write_text('{"args": ["true"], "cwd": 5}')
@@ -81,6 +113,9 @@ def test_capabilities_are_the_containers(running: Box) -> None:
 
 
 def test_more_capabilities(running: Box) -> None:
+    assert running.exec("sh", "-c", "touch /tmp/x; chown 77 /tmp/x").status == 1
+    assert running.exec("--cap", "CAP_CHOWN", "--", "chown", "77", "/tmp/x").status == 0
+    assert (running.rootfs / "tmp/x").stat().st_uid == 77
     done = running.exec("--cap", "CAP_CHOWN", "--", "sh", "-c", "grep Cap /proc/self/status")
     found = dict(line.split(":\t") for line in done.out.splitlines())
     assert int(found["CapEff"], 16) & 1
@@ -294,6 +329,9 @@ def test_many_at_once(running: Box) -> None:
         ([], "exec needs a command"),
         (["--user", "name", "--", "true"], "must be UID or UID:GID"),
         (["--cwd", "relative", "--", "true"], "must be an absolute path"),
+        (["--env", "NAME", "--", "true"], '--env: must be NAME=VALUE, not "NAME"'),
+        (["--env", "=value", "--", "true"], '--env: must be NAME=VALUE, not "=value"'),
+        (["--env", "", "--", "true"], '--env: must be NAME=VALUE, not ""'),
         (["--process", "/nothere", "--"], "cannot read /nothere"),
     ],
 )

@@ -263,6 +263,23 @@ class TestDescriptors:
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.split() == ["file", "2", "2", "1", "a:b", *"012345", "3"]
 
+    def test_sockets_of_activation_of_a_container_that_is_created(self, box: Box, files: list[Path]) -> None:
+        """As an engine's monitor passes them on; start has no part in it, nor has exec."""
+        box.sh("cat <&4; exec sleep 1000").save()
+        words = box.words("create", "--preserve-fds", "1", "--bundle", str(box.bundle), box.id)
+        with open(box.output, "w") as out:
+            env = {**os.environ, "LISTEN_FDS": "2"}
+            subprocess.run([sys.executable, "-c", LAY, "3", ",".join(map(str, files)), *words], stdout=out, env=env, check=True)
+        pid = box.pid
+        done = laid(files, box.words("start", box.id), env={"LISTEN_FDS": "1"})
+        assert (done.returncode, done.stderr) == (0, "")
+        assert eventually(lambda: box.output.read_text() == "file 1\n")
+        assert {b"LISTEN_FDS=2", b"LISTEN_PID=1"} <= {*Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")}
+        kept = {fd: os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd") if int(fd) > 2}
+        assert kept == {str(3 + n): str(files[n]) for n in range(3)}
+        done = laid(files, box.words("exec", box.id, "sh", "-c", "env | grep LISTEN; ls /proc/$$/fd; :"), env={"LISTEN_FDS": "1"})
+        assert (done.returncode, done.stdout.split()) == (0, ["0", "1", "2"])
+
     def test_sockets_for_somebody_else(self, box: Box, files: list[Path]) -> None:
         done = laid(files, self.run(box.sh("env | grep LISTEN; ls /proc/$$/fd; :")), env={"LISTEN_FDS": "2", "LISTEN_PID": "999999"})
         assert (done.returncode, done.stdout.split()) == (0, ["0", "1", "2"])

@@ -121,7 +121,6 @@ def wanted(options: "Options", config: "Config") -> "Process":
         proc["args"] = options.args
         proc["terminal"] = options.tty
         proc["consoleSize"] = None
-        proc["env"] = [*proc["env"], *options.env]
     _options(options, config, proc)
     return proc
 
@@ -134,6 +133,10 @@ def _options(options: "Options", config: "Config", proc: "Process") -> None:
         if options.cwd[:1] != "/":
             raise BadSpec("--cwd", f'must be an absolute path, not "{options.cwd}"')
         proc["cwd"] = options.cwd
+    for entry in options.env:
+        if entry.find("=") < 1:
+            raise BadSpec("--env", f'must be NAME=VALUE, not "{entry}"')
+    proc["env"] = [*proc["env"], *options.env]
     if options.user:
         uid, gid = process.parse_user(options.user)
         proc["user"] = {**proc["user"], "uid": uid, "gid": proc["user"]["gid"] if gid is None else gid}
