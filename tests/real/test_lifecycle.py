@@ -524,5 +524,24 @@ def test_without_cgroups(box: Box) -> None:
     box.without("cgroup")
     box.runtime = [*box.runtime, "--cgroup-manager", "disabled"]
     assert box.says("cat /proc/self/cgroup") == Path("/proc/self/cgroup").read_text()
-    box.sh("sleep 1000").started()
+    box.linux["resources"] = {"pids": {"limit": 5}, "memory": {"limit": -1, "reservation": 0}, "devices": [{"allow": False, "access": "rwm"}]}
+    warning = "/linux/resources: without a cgroup no limits are set: pids"
+    box.save()
+    shown = json.loads(box.ok("explain", "--json", str(box.bundle)).out)
+    assert (shown["cgroup"], shown["warnings"]) == ([], [warning])
+    log = box.folder / "log"
+    box.sh("exec sleep 1000").save()
+    assert box.call("--log", str(log), "run", "--detach", "--bundle", str(box.bundle), box.id).status == 0
+    assert f'level=warning msg="{warning}"' in log.read_text()
     assert box.cgroups() == []
+    for words, status, told in (
+        (["pause", box.id], 1, "cannot pause a container that was made without cgroups; "),
+        (["update", "--pids-limit", "5", box.id], 1, "cannot update a container that was made without cgroups; "),
+        (["exec", "--cgroup", "inner", box.id, "true"], 255, "--cgroup: the container was made without cgroups; "),
+    ):
+        done = box.call_apart(*words)
+        assert (done.status, done.err.startswith(f"rundlet: {told}")) == (status, True), done
+    assert json.loads(box.call_apart("ps", "--format", "json", box.id).out) == [box.pid]
+    assert box.exec("cat", "/proc/self/cgroup").out == Path("/proc/self/cgroup").read_text()
+    box.ok("delete", "--force", box.id)
+    assert box.left() == []

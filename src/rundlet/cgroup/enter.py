@@ -12,8 +12,11 @@ if TYPE_CHECKING:
 def choose(place: Place, paths: "Sequence[str]") -> Place:
     """The sub-cgroups that exec --cgroup names: one path for all hierarchies, or CONTROLLER[,CONTROLLER...]:PATH for one of v1 each.
 
-    "/" is the container's own cgroup. Raises Usage for other shapes, BadSpec for a path that leaves it, Refused for unknown controllers.
+    "/" is the container's own cgroup. Raises Usage for other shapes, BadSpec for a path that leaves it, Refused for unknown controllers and
+    for a container that has no cgroup.
     """
+    if not place.dirs:
+        raise Refused("--cgroup: the container was made without cgroups", "leave it out, or make it with --cgroup-manager=cgroupfs")
     if len(paths) == 1 and ":" not in paths[0]:
         return sub(place, paths[0])
     chosen: "dict[str, str]" = {}

@@ -49,8 +49,10 @@ def ask(options: Options, facts: "Facts | None") -> "Explanation":
     config, warnings = spec.load(bundle.text(options)) if facts else deciding.read(options)[::2]
     here = facts is None
     facts = facts or host.facts(config["process"]["apparmorProfile"], everything=True)
-    explanation = explain(config, path, facts, options.cgroup_manager == "systemd", here)
+    explanation = explain(config, path, facts, options.cgroup_manager == "systemd", here, options.cgroup_manager == "disabled")
     explanation.warnings = warnings
+    if options.cgroup_manager == "disabled" and (note := resources.lost(config["linux"]["resources"])):
+        explanation.warnings = [*warnings, note]
     return explanation
 
 
@@ -143,10 +145,12 @@ class Explanation:
         return section(self.as_json(), self.plan if steps else None)
 
 
-def explain(config: "Config", path: str, facts: "Facts", by_systemd: bool = False, here: bool = True) -> Explanation:
+def explain(
+    config: "Config", path: str, facts: "Facts", by_systemd: bool = False, here: bool = True, without_cgroup: bool = False,
+) -> Explanation:
     """Plans the container of `config`, whose bundle lies at `path`, for the host of `facts`, and makes nothing.
 
-    `by_systemd`: a unit of systemd's is its cgroup. `here`: the facts are this host's.
+    `by_systemd`: a unit of systemd's is its cgroup. `here`: the facts are this host's. `without_cgroup`: it stays in those of its caller.
     """
     facts = {**facts, "apparmor": {**facts["apparmor"]}}
     found = Explanation(config, facts)
@@ -161,11 +165,14 @@ def explain(config: "Config", path: str, facts: "Facts", by_systemd: bool = Fals
         bare = bool(facts.get("uid") or facts.get("user_namespace"))
         if bare:
             rootless.check(config, facts)
-        at = (rootless if bare and not unit else cgroup_place).place(facts["cgroup"], below, "ID")
+        layout = facts["cgroup"]
+        if without_cgroup:
+            layout = {**layout, "layout": "none", "mounts": {}, "own": {}}
+        at = (rootless if bare and not unit else cgroup_place).place(layout, below, "ID")
         limits = config["linux"]["resources"]
-        writes = resources.writes(limits, facts["cgroup"]) if at.dirs else ()
+        writes = resources.writes(limits, layout) if at.dirs else ()
         if bare and not unit:
-            writes = rootless.limits(limits, facts["cgroup"], at, facts)
+            writes = rootless.limits(limits, layout, at, facts)
         found.limits = [f"{write.what}: {write.text}" for write in writes if write.controller != "devices"]
         if at.dirs and not bare:
             found.limits.append(device_text(config))
@@ -180,7 +187,7 @@ def explain(config: "Config", path: str, facts: "Facts", by_systemd: bool = Fals
             notify=bool(agent), unit=by_systemd,
         )
         hierarchies = [(d.path, d.version, list(d.controllers)) for d in at.dirs]
-        if bare and not unit:
+        if (bare and not unit) or without_cgroup:
             hierarchies = rootless.shown(facts["cgroup"], at)
         survey = bundle.survey(config, path)
         found.plan = order.create(config, found.transition, facts["apparmor"]["interface"], survey, hierarchies, filter_, choices)

@@ -1,7 +1,7 @@
 """rundlet pause and resume: the freezer, on and off."""
 
 from rundlet.cgroup import place, tasks
-from rundlet.errors import WrongState
+from rundlet.errors import Refused, WrongState
 from rundlet.life import store
 
 TYPE_CHECKING = False
@@ -19,6 +19,8 @@ def main(options: "Options") -> int:
         if options.verb == "pause":
             if now not in ("created", "running"):
                 raise WrongState(f"cannot pause a container that is {now}: container not running")
+            if not at.dirs:
+                raise Refused("cannot pause a container that was made without cgroups", "make it with --cgroup-manager=cgroupfs")
             tasks.freeze(at)
         else:
             if now != "paused":

@@ -30,6 +30,8 @@ def decide(new: "Decision", layout: "CgroupFacts") -> None:
         new.writes = rootless.limits(limits, layout, new.place, facts)
     for note in resources.notes(limits, layout):
         log.warning(note)
+    if new.options.cgroup_manager == "disabled" and (note := resources.lost(limits)):
+        log.warning(note)
     if any(m["type"] in ("cgroup", "cgroup2") for m in config["mounts"]) or "run.oci.delegate-cgroup" in config["annotations"]:
         from rundlet.plan import delegation
         from rundlet.plan.mounts import cgroup

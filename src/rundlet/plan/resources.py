@@ -95,6 +95,15 @@ def notes(resources: "Resources", cgroups: "CgroupFacts") -> "tuple[str, ...]":
     return tuple(out)
 
 
+def lost(resources: "Resources") -> str:
+    """The warning that a container without cgroups is not held to limits that are asked for; "" where none is."""
+    asked = [
+        name for name, section in resources.items()
+        if name != "devices" and any(value and value != -1 for value in (section.values() if isinstance(section, dict) else (section,)))
+    ]
+    return f"/linux/resources: without a cgroup no limits are set: {', '.join(asked)}" if asked else ""
+
+
 def _on(controller: str, what: str, cgroups: "CgroupFacts") -> int:
     """The version the controller is on; raises Refused when the host has it on neither."""
     kind = version(cgroups, controller)
