@@ -56,13 +56,15 @@ def is_odd(text: bytes) -> bool:
 def dumps(value: object, indent: int = 0) -> str:
     """The JSON text of a value of dicts with string keys, lists, tuples, strings, numbers, booleans and None.
 
-    indent 0 is compact, without blanks; else it is laid out as `json.dumps(value, indent=indent, ensure_ascii=False)` does.
+    indent 0 is compact, without blanks; else it is laid out as `json.dumps(value, indent=indent, ensure_ascii=False)` does. Half a
+    surrogate pair, as names that are not UTF-8 have it, is escaped: the text is UTF-8, and loads() reads it back.
     Raises TypeError for other values, ValueError for NaN, Infinity and a value that contains itself.
     """
     try:
-        return "".join(lines(value, " " * indent, "\n") if indent else encode(value, 0))
+        text = "".join(lines(value, " " * indent, "\n") if indent else encode(value, 0))
     except RecursionError:
         raise ValueError("nested too deeply for json, or a value that contains itself") from None
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def show(value: object) -> str:

@@ -13,6 +13,7 @@ each runs in one of its own, and what comes of it is written down, not printed.
 
 import posix
 import sys
+from _signal import SIG_DFL, SIGCHLD, signal
 from _socket import socket
 
 from rundlet import jsontext, log
@@ -42,6 +43,7 @@ def run() -> None:
             fd += 1
     except OSError:
         pass  # that was the last one
+    signal(SIGCHLD, SIG_DFL)  # as in cli.py
     for name in CALLERS:
         posix.environ.pop(name, None)
     report = {"bug": "it did not come to an end"}
@@ -54,7 +56,7 @@ def run() -> None:
 
 def tell(fd: int, report: "dict[str, Any]") -> None:
     """Writes a line of JSON."""
-    text = jsontext.dumps(report).encode("utf-8", "surrogateescape") + b"\n"
+    text = jsontext.dumps(report).encode() + b"\n"
     while text:
         text = text[posix.write(fd, text) :]
 

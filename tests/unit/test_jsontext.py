@@ -29,6 +29,11 @@ def test_layout_is_that_of_json(value: object, indent: int) -> None:
     assert dumps(value) == json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
+@given(st.binary(max_size=40).map(lambda raw: raw.decode("utf-8", "surrogateescape")), st.sampled_from([0, 2]))
+def test_a_name_that_is_not_utf_8_is_written_as_utf_8(name: str, indent: int) -> None:
+    assert loads(dumps({name: name}, indent).encode(), "x") == {name: name}
+
+
 @given(VALUES)
 def test_reads_what_json_writes(value: object) -> None:
     assert loads(json.dumps(value, indent=3).encode(), "x") == value

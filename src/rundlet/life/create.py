@@ -206,7 +206,7 @@ class Creation(deciding.Decision):
         self._limit(record, unit.enter(job, pid, need))
         # beside the record, which may come to harm: nothing else than this name leads to the unit
         made = {"systemd": record["systemd"], "cgroup": record["cgroup"]}
-        store.put(container.fd, "unit.json", jsontext.dumps(made).encode("utf-8", "surrogateescape"))
+        store.put(container.fd, "unit.json", jsontext.dumps(made).encode())
         if self.devices:
             other = client.spawn()  # the process itself is in namespaces already
             try:
@@ -357,7 +357,7 @@ class Creation(deciding.Decision):
         else:
             program = self._send(executor, "last")
             self.names = kept.named(self.names, self) if self.names else process.names_of(program)
-            store.put(container.fd, "steps.json", jsontext.dumps(self.names).encode("utf-8", "surrogateescape"))
+            store.put(container.fd, "steps.json", jsontext.dumps(self.names).encode())
             record_file.leave(container, known, executor.sent)
             executor.receive(program)
         process.uninterruptible()

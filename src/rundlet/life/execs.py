@@ -44,7 +44,7 @@ def note(folder: str, record: "Record", pid: int, proc: "Process", expect: "Expe
     try:
         fd = posix.open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o600)
         try:
-            posix.write(fd, jsontext.dumps(line).encode("utf-8", "surrogateescape") + b"\n")
+            posix.write(fd, jsontext.dumps(line).encode() + b"\n")
             large = posix.fstat(fd).st_size > LARGE
         finally:
             posix.close(fd)
@@ -83,7 +83,7 @@ def _prune(folder: str, record: "Record") -> None:
         text = "".join(jsontext.dumps(line) + "\n" for line in kept)
         fd = posix.open(folder, posix.O_RDONLY | posix.O_DIRECTORY | O_CLOEXEC)
         try:
-            store.put(fd, FILE, text.encode("utf-8", "surrogateescape"))
+            store.put(fd, FILE, text.encode())
         finally:
             posix.close(fd)
 

@@ -116,7 +116,7 @@ def _keep(container: "Container", asked: "list[dict[str, Any]]") -> None:
     """Writes the container's configuration with these mounts. Raises Fault."""
     config: "Any" = jsontext.loads(container.config(), "config.json")
     config["mounts"] = asked
-    store.put(container.fd, "config.json", jsontext.dumps(config).encode("utf-8", "surrogateescape"))
+    store.put(container.fd, "config.json", jsontext.dumps(config).encode())
 
 
 def _place(root: str, path: str, options: "list[str]") -> str:

@@ -132,4 +132,4 @@ def load(folder: str) -> "dict[str, Any] | None":
 
 
 def _text(value: "dict[str, Any]") -> bytes:
-    return jsontext.dumps(value).encode("utf-8", "surrogateescape")
+    return jsontext.dumps(value).encode()

@@ -66,7 +66,7 @@ def with_users(text: bytes, config: "Config") -> bytes:
     for mount in raw.get("mounts") or ():
         if mount.get("type") == "devpts":
             mount["options"] = [word for word in mount.get("options") or () if word[:4] != "gid=" or _maps(linux["gidMappings"], word[4:])]
-    return jsontext.dumps(raw).encode("utf-8", "surrogateescape")
+    return jsontext.dumps(raw).encode()
 
 
 def _maps(maps: "list[dict[str, int]]", text: str) -> bool:

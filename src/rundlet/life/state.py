@@ -22,5 +22,5 @@ def main(options: "Options") -> int:
     if "apparmor" in record:
         of = record["apparmor"]
         shown["apparmor"] = {"file": of["file"], "loaded": sorted(of["loaded"]), "onDelete": "remove" if of["remove"] else "keep"}
-    posix.write(1, (jsontext.dumps(shown, 2) + "\n").encode("utf-8", "surrogateescape"))
+    posix.write(1, (jsontext.dumps(shown, 2) + "\n").encode())
     return 0

@@ -121,7 +121,7 @@ def apply(container: "Container", asked: "dict[str, Any]") -> None:
             restore(held)  # systemd has written all that it knows of the unit, in its own words
         if rules and resources.version(facts, "devices") == 2 and not (posix.geteuid() or host.user_namespace()):
             _replace_filter(at, rules)
-        store.put(container.fd, "config.json", jsontext.dumps(config).encode("utf-8", "surrogateescape"))
+        store.put(container.fd, "config.json", jsontext.dumps(config).encode())
     except (Fault, OSError) as e:
         fault = e if isinstance(e, Fault) else Fault(f"cannot write the container's configuration: {(e.strerror or '').lower()}")
         change.take_back(fault)
@@ -137,7 +137,7 @@ def _bandwidth(at: "place.Place", writes: "tuple[Write, ...]") -> "tuple[Write, 
 
 
 def _check(raw: "dict[str, Any]") -> "Resources":
-    checked, warnings = spec.load_resources(jsontext.dumps(raw).encode("utf-8", "surrogateescape"))
+    checked, warnings = spec.load_resources(jsontext.dumps(raw).encode())
     for warning in warnings:
         log.warning(warning)
     return checked
