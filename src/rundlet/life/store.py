@@ -157,7 +157,7 @@ class Container:
 
     def write(self, record: "Record") -> None:
         """Replaces the record, whole or not at all."""
-        put(self.fd, "state.json", jsontext.dumps(record).encode("utf-8", "surrogateescape"))
+        put(self.fd, "state.json", jsontext.dumps(record).encode())
         self._record = record
 
     def config(self) -> bytes:
@@ -224,9 +224,9 @@ def pidfd(pid: int) -> int:
         raise
 
 
-def read(path: str) -> bytes:
-    """A whole file."""
-    fd = posix.open(path, O_RDONLY | O_CLOEXEC)
+def read(path: str, folder: "int | None" = None) -> bytes:
+    """A whole file; a relative path is taken from the `folder` behind a descriptor."""
+    fd = posix.open(path, O_RDONLY | O_CLOEXEC, dir_fd=folder)
     try:
         parts = []
         while part := posix.read(fd, PIECE):
@@ -246,8 +246,15 @@ def make(options: "Options") -> Container:
         raise Fault(f"container with the id {options.id} already exists; choose another, or remove it with delete") from None
     except OSError as e:
         raise Fault(f"cannot make {folder}: {(e.strerror or '').lower()}; give --root a folder that can be written") from None
-    fd = posix.open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-    flock(fd, LOCK_EX)
+    try:
+        fd = posix.open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    except FileNotFoundError:
+        fd = -1
+    if fd >= 0:
+        flock(fd, LOCK_EX)
+    # until the lock is ours delete --force may take the folder for one that was never completed, and another create make its own
+    if fd < 0 or not posix.fstat(fd).st_nlink or posix.listdir(fd):
+        raise Fault(f"container {options.id} was deleted while it was being created")
     return Container(folder, fd, None)
 
 
@@ -280,6 +287,8 @@ def find_in(top: str, name: str, lock: bool = True, wait: bool = True) -> Contai
         fd = posix.open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         raise WrongState(f"container {name} does not exist") from None
+    except OSError as e:
+        raise Fault(f"cannot look at {folder}: {(e.strerror or '').lower()}") from None
     if lock:
         try:
             flock(fd, LOCK_EX | (0 if wait else LOCK_NB))
@@ -290,7 +299,8 @@ def find_in(top: str, name: str, lock: bool = True, wait: bool = True) -> Contai
             posix.close(fd)
             raise WrongState(f"container {name} does not exist")
     try:
-        text = read(folder + "/state.json")
+        # by the descriptor: while we waited for the lock the folder may have gone, and another container of that name have come
+        text = read("state.json", fd)
     except (FileNotFoundError, NotADirectoryError):
         if posix.fstat(fd).st_nlink == 0:  # deleted by the command that held the lock
             posix.close(fd)
