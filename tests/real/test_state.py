@@ -1,8 +1,10 @@
 """What is on disk and what becomes of it when commands meet, are killed, or find it damaged."""
 
+import fcntl
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -90,6 +92,44 @@ def test_a_create_under_way_is_waited_for(box: Box) -> None:
     assert delete.wait() == 0
     assert bundles.eventually(lambda: bundles.reap() == [])
     assert box.left() == []
+
+
+def test_the_next_one_of_its_name_is_not_taken_for_the_one_that_was_waited_for(box: Box) -> None:
+    """A command that waits for the lock of a container that is being deleted has nothing to do with another one of that name."""
+    pid = box.created()
+    box.ended()
+    folder = box.root / box.id
+    lock = os.open(folder, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    os.set_inheritable(lock, False)
+    deleting = spawn(box, "delete", "--force", box.id)
+    assert bundles.eventually(lambda: waits_for_a_lock(deleting.pid))
+    shutil.rmtree(folder)  # as the command that holds the lock would
+    for cgroup in box.cgroups():
+        cgroup.rmdir()
+    other = box.created()
+    os.close(lock)
+    assert deleting.wait() == 0
+    assert (box.status, box.pid) == ("created", other)
+    assert other != pid
+
+
+def waits_for_a_lock(pid: int) -> bool:
+    """proc_locks(5)."""
+    return any(line.split()[1] == "->" and line.split()[5] == str(pid) for line in Path("/proc/locks").read_text().splitlines())
+
+
+def test_a_run_deletes_no_other_container_than_its_own(box: Box) -> None:
+    """While it was stopped, so that it did not see the end, another one of the name has come."""
+    box.save()
+    run = spawn(box, "run", "--bundle", str(box.bundle), box.id)
+    assert bundles.eventually(lambda: box.call("state", box.id).status == 0 and box.status == "running")
+    run.send_signal(signal.SIGSTOP)
+    box.ok("delete", "--force", box.id)
+    other = box.started()
+    run.send_signal(signal.SIGCONT)
+    assert run.wait() == 128 + signal.SIGKILL
+    assert (box.status, box.pid) == ("running", other)
 
 
 def kinds(box: Box, kind: str) -> None:
@@ -278,6 +318,20 @@ def test_the_bundle_may_go(box: Box) -> None:
     """Commands behind create need no bundle any more."""
     box.started()
     (box.bundle / "config.json").unlink()
+    assert box.exec("echo", "x").out == "x\n"
+    box.ok("delete", "--force", box.id)
+
+
+def test_a_bundle_whose_name_is_not_utf_8(box: Box) -> None:
+    """Names are bytes to the kernel: the record is none the worse for it, and what is told of the container is JSON."""
+    box.save()
+    bundle = os.fsencode(box.folder) + b"/caf\xe9"
+    os.rename(box.bundle, bundle)
+    done = box.call("create", "--bundle", os.fsdecode(bundle), box.id)
+    assert (done.status, done.err) == (0, ""), done
+    assert os.fsencode(box.state["bundle"]) == bundle
+    assert [os.fsencode(one["bundle"]) for one in json.loads(box.ok("list", "--format", "json").out)] == [bundle]
+    box.ok("start", box.id)
     assert box.exec("echo", "x").out == "x\n"
     box.ok("delete", "--force", box.id)
 

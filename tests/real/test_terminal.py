@@ -234,6 +234,21 @@ def test_run_in_the_foreground(box: Box, seats: list[Seat]) -> None:
     assert box.left() == []
 
 
+@pytest.mark.parametrize("status", [0, 7])
+def test_a_terminal_that_hangs_up(box: Box, seats: list[Seat], status: int) -> None:
+    """The container is told, and when it has ended nothing is left of it, though there is no terminal to be given back any more."""
+    box.process["terminal"] = True
+    box.sh(f"trap 'exit {status}' HUP; echo ready; while :; do sleep 0.01; done")
+    seat = sit(box, seats)
+    seat.until("ready")
+    for fd in (seat.master, seat.slave):  # the slave stays the one of the runtime
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, fd)
+        os.close(nothing)
+    assert seat.child.wait(PATIENCE) == status
+    assert box.left() == []
+
+
 def test_resize(box: Box, seats: list[Seat]) -> None:
     box.process["terminal"] = True
     box.sh("trap 'stty size; exit 0' WINCH; echo ready; while :; do sleep 0.01; done")

@@ -128,9 +128,12 @@ class Foreground:
             _write(1, data)
 
     def restore(self) -> None:
-        """Gives our terminal back as it was."""
+        """Gives our terminal back as it was, unless it is gone."""
         if self._saved is not None:
-            termios.tcsetattr(0, termios.TCSADRAIN, self._saved)  # type: ignore[arg-type]
+            try:
+                termios.tcsetattr(0, termios.TCSADRAIN, self._saved)  # type: ignore[arg-type]
+            except termios.error:
+                pass  # it has hung up, or is another's now
 
 
 def take_master(fd: int, control: "object") -> int:
