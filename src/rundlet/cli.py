@@ -10,6 +10,7 @@ is here: where errors go, and which status they become.
 
 import posix
 import sys
+from _signal import SIG_DFL, SIGCHLD, signal
 
 from rundlet import log
 from rundlet.errors import BadSpec, Fault, Usage, WrongState
@@ -27,6 +28,7 @@ def run() -> None:
     """The program: never returns. Leaves without tearing the interpreter down, which costs a tenth of a start."""
     if sys.stdin is None or sys.stdout is None or sys.stderr is None:
         _open_standard()
+    signal(SIGCHLD, SIG_DFL)  # a caller that ignores it would have our children lost to us: sigaction(2), "SA_NOCLDWAIT"
     options = Options()
     status = main(sys.argv[1:], options)
     try:

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -496,6 +497,35 @@ def test_a_bundle_that_is_gone_keeps_no_poststop_hook_away(box: Box) -> None:
     shutil.rmtree(box.bundle)
     box.ok("delete", box.id, cwd="/")
     assert said.read_text() == "/\n"
+
+
+@pytest.mark.parametrize("kind", ["createRuntime", "createContainer", "poststop"])
+def test_no_signal_is_ignored_in_a_hook_for_the_runtimes_sake(box: Box, kind: str) -> None:
+    log = trace(box)
+    box.config["hooks"] = {kind: [hook(box, f"grep SigIgn /proc/self/status > {log}")]}
+    assert box.sh("true").run().status == 0
+    [ignored] = lines(box)
+    assert int(ignored.split()[1], 16) & ~(0b11 << 31) == 0  # 32 and 33 are glibc's own: posix_spawn(3) leaves them ignored
+
+
+@pytest.mark.parametrize("kind", ["poststart", "poststop"])
+def test_a_caller_that_ignores_the_end_of_children(box: Box, kind: str) -> None:
+    """Whoever ignores SIGCHLD has us ignore it, and then the kernel keeps no status for us."""
+    log = trace(box)
+    box.config["hooks"] = {kind: [hook(box, f"echo {kind} > {log}")]}
+    box.created()
+    ignoring = {"preexec_fn": partial(signal.signal, signal.SIGCHLD, signal.SIG_IGN)}
+    for words in (("start", box.id), ("delete", "--force", box.id)):
+        done = box.call_apart(*words, **ignoring)
+        assert (done.status, done.err) == (0, ""), done
+    assert lines(box) == [kind]
+
+
+def test_a_variable_without_a_name(box: Box) -> None:
+    box.config["hooks"] = {"createRuntime": [{"path": "/bin/true", "env": ["=x"]}]}
+    done = box.create()
+    assert (done.status, "createRuntime hook #0: cannot execute /bin/true: illegal environment variable name" in done.err) == (1, True), done
+    assert box.left() == []
 
 
 def test_descriptors_of_the_caller_are_not_the_hooks(box: Box) -> None:

@@ -172,7 +172,7 @@ def told(failed: StepFailed) -> Fault:
 
 
 def _run(hook: "Hook", what: str, state: str, files: Files, bundle: str) -> None:
-    stdin = _file(state.encode("utf-8", "surrogateescape"))
+    stdin = _file(state.encode())
     said = [files.fds[slot] if slot in files.fds else posix.memfd_create("said", MFD_CLOEXEC) for slot in plan_hooks.FILES]
     kept = [fd for fd in said if fd not in files.fds.values()]
     # one without an environment of its own has ours, as with the peers; an empty one is empty
@@ -188,8 +188,9 @@ def _run(hook: "Hook", what: str, state: str, files: Files, bundle: str) -> None
             pid = _in(bundle, lambda: posix.posix_spawn(
                 hook["path"], hook["args"], env, file_actions=actions, setpgroup=0, setsigmask=[], setsigdef=SIGNALS,
             ))
-        except OSError as e:
-            raise Fault(f"{what}: cannot execute {hook['path']}: {(e.strerror or '').lower()}") from None
+        except (OSError, ValueError) as e:  # the latter of a variable without a name
+            why = e.strerror or "" if isinstance(e, OSError) else str(e)
+            raise Fault(f"{what}: cannot execute {hook['path']}: {why.lower()}") from None
         try:
             pthread_sigmask(SIG_SETMASK, before)
             late = not _ends(pid, hook["timeout"])

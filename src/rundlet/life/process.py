@@ -3,10 +3,8 @@
 import posix
 from _signal import (
     SIG_BLOCK,
-    SIG_DFL,
     SIG_IGN,
     SIG_UNBLOCK,
-    SIGCHLD,
     SIGHUP,
     SIGINT,
     SIGTERM,
@@ -42,13 +40,10 @@ ENDING = (SIGTERM, SIGINT, SIGHUP)
 def interruptible() -> None:
     """SIGTERM and SIGHUP end a command as Ctrl-C does: by an exception, so that what was made is undone. A hangup that the caller
     ignores (nohup) stays ignored.
-
-    Nor are children lost to a caller that ignores SIGCHLD: sigaction(2), "SA_NOCLDWAIT".
     """
     signal(SIGTERM, default_int_handler)
     if getsignal(SIGHUP) != SIG_IGN:
         signal(SIGHUP, default_int_handler)
-    signal(SIGCHLD, SIG_DFL)
     pthread_sigmask(SIG_UNBLOCK, ENDING)
 
 
@@ -276,14 +271,20 @@ def names_of(program: "Program | Packed") -> "tuple[list[list[str]], list[tuple[
 
 
 def write_pid_file(path: str, pid: int) -> None:
-    """Writes the pid as engines read it: no newline, and never half."""
+    """Writes the pid as engines read it: no newline, and never half. Raises Fault, and leaves nothing then."""
     new = f"{path}.{posix.getpid()}.new"
+    made = False
     try:
         fd = posix.open(new, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
-        posix.write(fd, str(pid).encode())
-        posix.close(fd)
+        made = True
+        try:
+            posix.write(fd, str(pid).encode())
+        finally:
+            posix.close(fd)
         posix.rename(new, path)
     except OSError as e:
+        if made:
+            posix.unlink(new)
         raise Fault(f"cannot write the pid file {path}: {(e.strerror or '').lower()}") from None
 
 
