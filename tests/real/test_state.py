@@ -170,6 +170,26 @@ def test_a_killed_create_can_be_deleted(boxes: Callable[..., Box], kind: str) ->
         assert bundles.eventually(partial(gone, box)), (delay, box.left())
 
 
+@pytest.mark.skipif(not shutil.which("strace") or not CGROUPS["mounts"], reason="no strace, or no cgroups")
+def test_a_killed_create_takes_nobody_elses_processes_along(box: Box) -> None:
+    """Its record names a cgroup before it is known that nobody is in there: kill and delete leave those alone that are."""
+    pid = box.started()
+    other = box.another()
+    other.linux["cgroupsPath"] = box.linux["cgroupsPath"]
+    other.save()
+    words = ["strace", "-qq", "-o", os.devnull, *(word for at in box.cgroups() for word in ("-P", str(at)))]
+    words += ["-e", "inject=mkdir:signal=KILL", *other.words("create", "--bundle", str(other.bundle), other.id)]
+    assert subprocess.run(words, check=False).returncode == -signal.SIGKILL
+    assert other.status == "creating"
+    done = other.call("kill", "--all", other.id, "KILL")
+    assert (done.status, store.stat(pid) is not None) == (0, True), done
+    assert box.status == "running"
+    done = other.call("delete", "--force", other.id)
+    assert (done.status, box.status) == (0, "running"), done
+    assert not (other.root / other.id).exists()
+    assert len(box.cgroups()) == len({*CGROUPS["mounts"].values()})
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_an_interrupted_create_leaves_nothing(boxes: Callable[..., Box], number: int) -> None:
     for delay in spread(8):

@@ -1,6 +1,7 @@
 """rundlet delete: removes what is left of a container; with --force also one that runs, or that was never completed."""
 
 import posix
+from time import monotonic, sleep
 
 from rundlet import kernel, log
 from rundlet.cgroup import files, place, tasks
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rundlet.options import Options
 
 PATIENCE = 10.0  # seconds for killed processes to be gone; uninterruptible ones may take their time
+MOMENT = 3.0  # seconds for one that ends by itself
 
 
 def main(options: "Options") -> int:
@@ -52,6 +54,8 @@ def delete(container: "Container", force: bool) -> None:
     now = store.status(record)
     if now not in ("stopped", "creating", "created") and not force:
         raise WrongState(f"cannot delete container {record['id']} that is not stopped: {now}; stop it first, or give --force")
+    if not record["pid"]:
+        at = _unclaimed(record, at)
     end(record, at)
     if "systemd" in record:
         from rundlet.life import systemd
@@ -69,6 +73,18 @@ def delete(container: "Container", force: bool) -> None:
 
         preload.release(record, container.folder)
     container.remove()
+
+
+def _unclaimed(record: "Record", at: "place.Place") -> "place.Place":
+    """Of a create that was cut off before its process was known, the cgroups that are its own, or nobody's: the process ends by itself
+    with whoever was making it, so what stays in there is another's, and so are the cgroups."""
+    deadline = monotonic() + MOMENT
+    while left := tasks.pids(at):
+        if monotonic() > deadline:
+            log.warning(f"the cgroup of {record['id']} is left as it is: it was never its own, and is used by {' '.join(map(str, left))}")
+            return place.Place(())
+        sleep(0.005)
+    return at
 
 
 def _salvage(container: "Container") -> None:

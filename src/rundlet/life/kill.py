@@ -28,7 +28,7 @@ def _kill(options: "Options", number: int) -> None:
     container = store.find(options)
     try:
         record = container.record
-        at = place.load(record["cgroup"])
+        at = place.load(record["cgroup"] if record["pid"] else [])  # until there is a process, who is in there is another's
         left = store.alive(record) or bool(at.dirs and tasks.pids(at))
         if options.all:
             # of a container without a PID namespace processes may be left when the first has ended; where none is, that is no fault: runc
