@@ -1,7 +1,11 @@
 """Plans that are kept: the second container of a kind is started by what was decided for the first, and is what planning anew would make it."""
 
 import json
+import marshal
 import os
+import shutil
+import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,6 +84,23 @@ def test_the_filter_is_whole_where_the_configuration_is_known_and_the_plan_is_no
     for expected in (False, True):
         done = box.run()
         assert (done.status, done.out, faults(done), kept(done)) == (0, said("other"), [], expected)
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="there is no strace")
+def test_what_is_killed_while_it_keeps_has_kept_the_plan_first(keeping: Callable[[], Box]) -> None:
+    """The configuration says which filter the plan beside it has: alone, it would vouch for a plan of an earlier one."""
+    box = telling(keeping(), "first")
+    box.config["domainname"] = os.urandom(8).hex()  # known to nobody
+    box.save()
+    before = {*FOLDER.iterdir()}
+    words = ["strace", "-qq", "-o", os.devnull, "-P", str(FOLDER), "-e", "inject=renameat:signal=KILL:when=2"]
+    done = subprocess.run([*words, *box.words("run", "--bundle", str(box.bundle), box.id)], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    [first] = [path for path in {*FOLDER.iterdir()} - before if path.name[0] != "."]
+    assert len(marshal.loads(first.read_bytes().partition(b"\n")[2])) == 6
+    assert box.call("delete", "--force", box.id).status == 0
+    for expected in (False, True):
+        assert kept(box.run()) == expected
 
 
 CHANGES: dict[str, Callable[[Box], object]] = {

@@ -300,13 +300,14 @@ def store(new: "Creation", last: "Program | Packed | None" = None) -> None:
     if section:
         from rundlet.seccomp import cache
 
-        witnesses = cache.witnesses(section, keep.home() + "/seccomp") if section["syscalls"] else None
-    if known.told is not None:
-        if section and not witnesses:
-            return  # it is unknown what the filter stands and falls with
-        keep.keep(known.at, known.name, KIND, dumps((loads(known.told), witnesses)))  # noqa: S302  # our own
+        witnesses = cache.witnesses(section, keep.home() + "/seccomp", new.filter) if section["syscalls"] else None
+    if known.told is not None and section and not witnesses:
+        return  # it is unknown what the filter stands and falls with
     limits = [*map(fields, new.writes)]
     keep.keep(known.at, known.second, KIND, dumps((new.templates, new.plan.capabilities, limits, new.devices, new.names, new.filtered)))
+    if known.told is not None:
+        # the last of the two: what it says of the filter that stands must not be found beside a plan with the one before
+        keep.keep(known.at, known.name, KIND, dumps((loads(known.told), witnesses)))  # noqa: S302  # our own
 
 
 def _ordinary(new: "Creation") -> bool:

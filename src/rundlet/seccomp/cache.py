@@ -89,14 +89,15 @@ def _entry(at: int, key: str) -> "tuple[list[str], bytes] | None":
     return head.decode("utf-8", "surrogateescape").split("\n")[1:], code
 
 
-def witnesses(section: "Seccomp", folder: str) -> "list[str] | None":
-    """What the kept program of a section stands and falls with: lines for stands(). None where nothing is kept."""
+def witnesses(section: "Seccomp", folder: str, code: "bytes | None") -> "list[str] | None":
+    """What the kept program of a section stands and falls with: lines for stands(). None where nothing is kept, or another program than
+    `code`: one of a libseccomp that has come meanwhile."""
     at = opened(folder)
     if at < 0:
         return None
     found = _entry(at, name(section))
     posix.close(at)
-    return found[0] if found else None
+    return found[0] if found and found[1] == code else None
 
 
 def stands(lines: "list[str]") -> bool:
