@@ -521,6 +521,18 @@ def test_a_caller_that_ignores_the_end_of_children(box: Box, kind: str) -> None:
     assert lines(box) == [kind]
 
 
+def test_a_key_written_with_escapes(box: Box) -> None:
+    log = trace(box)
+    box.config["hooks"] = {kind: [hook(box, f"echo {kind} >> {log}")] for kind in KINDS if kind != "startContainer"}
+    box.save()
+    text = (box.bundle / "config.json").read_text()
+    (box.bundle / "config.json").write_text(text.replace('"post', '"\\u0070ost').replace('"create', '"\\u0063reate'))
+    box.ok("create", "--bundle", str(box.bundle), box.id)
+    box.call_apart("start", box.id)
+    box.ok("delete", "--force", box.id)
+    assert lines(box) == [kind for kind in KINDS if kind != "startContainer"]
+
+
 def test_a_variable_without_a_name(box: Box) -> None:
     box.config["hooks"] = {"createRuntime": [{"path": "/bin/true", "env": ["=x"]}]}
     done = box.create()

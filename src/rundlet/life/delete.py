@@ -161,7 +161,7 @@ def _poststop(container: "Container", record: "Record") -> None:
     """The poststop hooks of a container that hooks may have been told of."""
     try:
         text = container.config()
-        if b'"poststop"' not in text or record["phase"] == "creating":
+        if (b'"poststop"' not in text and b"\\u" not in text) or record["phase"] == "creating":  # a key may be written with escapes
             return
         from rundlet import spec
 
