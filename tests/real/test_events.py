@@ -1,6 +1,8 @@
 """events: what a container uses, and that it ran out of memory."""
 
 import json
+import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,21 @@ def watches(pid: int) -> bool:
         return any("pidfd" in str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir())
     except FileNotFoundError:
         return False
+
+
+def holds_a_pidfd(pid: int) -> bool:
+    try:
+        return any("pidfd" in os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir())
+    except FileNotFoundError:
+        return False  # one that was closed meanwhile
+
+
+def test_an_interval_longer_than_can_be_waited_for_at_once(box: Box) -> None:
+    pid = box.started()
+    with follow(box, "--interval", "100000h") as child:
+        assert bundles.eventually(lambda: holds_a_pidfd(child.pid))
+        os.kill(pid, signal.SIGKILL)
+        assert child.wait() == 0
 
 
 def test_a_container_that_has_ended(box: Box) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rundlet.options import Options
 
 INTERVAL = "5s"
+LONGEST = 1e6  # seconds: much longer poll(2) cannot be told to wait
 # Go's time.ParseDuration, in seconds
 UNITS = (("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0))
 
@@ -68,7 +69,7 @@ def follow(record: "Record", at: "Place", interval: float) -> None:
         waiting.register(end, POLLIN)
         due = monotonic() + interval
         while not ended:
-            found = dict(waiting.poll(max(0, int(1000 * (due - monotonic())) + 1)))
+            found = dict(waiting.poll(int(1000 * min(max(0.0, due - monotonic()), LONGEST)) + 1))
             ended = end in found
             # the last thing that a container does may be to run out of memory
             for _ in range(watch.happened() if found else 0):
