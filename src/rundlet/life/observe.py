@@ -1,6 +1,7 @@
 """What really holds of a process after its exec, read from outside, against what was decided; and the end of one where it does not."""
 
 import posix
+from _signal import pidfd_send_signal
 from posix import O_CLOEXEC, O_RDONLY
 
 from rundlet import host, kernel, log
@@ -189,13 +190,18 @@ def destroy(record: "Record") -> "list[str]":
             tasks.signal_all(at, kernel.SIGKILL)
     except (Fault, OSError) as e:
         faults.append(f"killing by the cgroup: {e}")
-    if store.alive(record):
-        try:
-            posix.kill(record["pid"], kernel.SIGKILL)
+    try:
+        pidfd = store.pidfd(record["pid"])
+    except ProcessLookupError:
+        return []
+    try:
+        if not store.alive(record):  # it has ended, and the pid may be another's
             return []
-        except ProcessLookupError:
-            return []
-        except OSError as e:
-            faults.append(f"killing process {record['pid']}: {(e.strerror or '').lower()}")
-            return faults
+        pidfd_send_signal(pidfd, kernel.SIGKILL)
+    except ProcessLookupError:
+        pass
+    except OSError as e:
+        return [*faults, f"killing process {record['pid']}: {(e.strerror or '').lower()}"]
+    finally:
+        posix.close(pidfd)
     return []
