@@ -11,7 +11,7 @@ from _struct import pack
 
 from rundlet import kernel as k
 from rundlet.errors import Refused
-from rundlet.plan.step import Call, Data, Late, Out, Ptr, Slot, Step
+from rundlet.plan.step import Call, Data, Late, Ptr, Slot, Step
 from rundlet.plan.value import Value
 
 TYPE_CHECKING = False
@@ -163,7 +163,7 @@ def _hole(key: "Key", bits: int, default: bool) -> Refused:
 # linux/bpf_common.h, linux/bpf.h: class | size or source | operation
 LDX_W = 0x61  # BPF_LDX | BPF_MEM | BPF_W
 MOV, AND, RSH = 0xB7, 0x57, 0x77  # BPF_ALU64 | BPF_K
-JA, JEQ, JNE, JSET, EXIT = 0x05, 0x15, 0x55, 0x45, 0x95  # BPF_JMP | BPF_K
+JEQ, JNE, JSET, EXIT = 0x15, 0x55, 0x45, 0x95  # BPF_JMP | BPF_K
 ANSWER, CONTEXT, KIND, ASKED, MAJOR, MINOR = 0, 1, 2, 3, 4, 5  # registers
 NEXT, ALLOW, DENY = "next", "allow", "deny"
 
@@ -226,7 +226,6 @@ def _assemble(code: "list[tuple[int, int, int, int, str]]", last: str) -> bytes:
 
 PROG_LOAD, PROG_ATTACH = 5, 8  # linux/bpf.h enum bpf_cmd
 PROG_TYPE_CGROUP_DEVICE, CGROUP_DEVICE, ALLOW_MULTI = 15, 6, 2
-LOG_SIZE = 32768
 NAME = b"rundlet_devices\0"
 
 
@@ -258,24 +257,9 @@ def load(program: bytes, kernel: str) -> Step:
     return Step("load the device filter", Call("bpf", PROG_LOAD, _load(program), 64, into="device filter"), kind="devices", hint=hint)
 
 
-def log_step(program: bytes) -> Step:
-    """Loads the program once more, for the verifier's words in the buffer "bpf log"; for explaining a load that failed."""
-    again = _load(program, Out("bpf log", LOG_SIZE))
-    refusals = ("EINVAL", "EACCES", "EPERM", "ENOSPC")
-    return Step("ask the verifier why it refuses the device filter", Call("bpf", PROG_LOAD, again, 64, into="device filter", fine=refusals))
-
-
-def _load(program: bytes, log: "Out | None" = None) -> Data:
-    """The part of union bpf_attr that BPF_PROG_LOAD reads, up to the program's name."""
-    return Data(
-        pack("=II", PROG_TYPE_CGROUP_DEVICE, len(program) // 8),
-        Ptr(program),
-        Ptr("Apache-2.0"),
-        pack("=II", 1, LOG_SIZE) if log else bytes(8),
-        Ptr(log) if log else bytes(8),
-        bytes(8),
-        NAME,
-    )
+def _load(program: bytes) -> Data:
+    """The part of union bpf_attr that BPF_PROG_LOAD reads, up to the program's name; without a log."""
+    return Data(pack("=II", PROG_TYPE_CGROUP_DEVICE, len(program) // 8), Ptr(program), Ptr("Apache-2.0"), bytes(24), NAME)
 
 
 def _release(kernel: str) -> "tuple[int, int]":

@@ -14,7 +14,6 @@ schemas of the OCI runtime-spec 1.3.0; a range narrower than the schema's is the
 U16 = (0, 65535)
 U32 = (0, 4294967295)
 U64 = (0, 18446744073709551615)
-I32 = (-2147483648, 2147483647)
 I64 = (-9223372036854775808, 9223372036854775807)
 MAJOR = (0, 4095)  # include/linux/kdev_t.h: 12 bits
 MINOR = (0, 1048575)  # and 20
