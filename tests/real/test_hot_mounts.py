@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,24 @@ def test_added_and_removed(running: Box, user: bool, no_pivot: bool) -> None:
     done(box, "remove", *mounts)
     assert mountinfo(seen(pid)).keys() == mountinfo(before).keys()
     assert box.exec("ls", "/foo/bar").out == ""
+    box.ended()
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="there is no strace")
+@pytest.mark.parametrize("verb", ["add", "remove"])
+def test_a_signal_on_the_way_leaves_no_half(running: Box, verb: str) -> None:
+    """Sent with the last but one program: all of the mounts are there then, or none."""
+    box = running
+    pid = box.started()
+    mounts = [tmpfs("/one"), tmpfs("/two")]
+    (box.folder / "mounts.json").write_text(json.dumps(mounts))
+    if verb == "remove":
+        done(box, "add", *mounts)
+    words = box.words("mounts", verb, box.id, str(box.folder / "mounts.json"))
+    when = "inject=sendto:signal=TERM:when=" + ("3" if verb == "add" else "4")
+    traced = subprocess.run(["strace", "-qq", "-o", os.devnull, "-e", when, *words], capture_output=True, text=True, check=False)
+    assert (traced.returncode, traced.stderr) == (0, ""), traced
+    assert {"/one", "/two"} & mountinfo(seen(pid)).keys() == ({"/one", "/two"} if verb == "add" else set())
     box.ended()
 
 

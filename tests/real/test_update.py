@@ -1,6 +1,9 @@
 """update: other limits for a container that is there, all of them or none."""
 
 import json
+import os
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +212,17 @@ def test_shares_of_the_cache_are_taken_back(limited: Box, tmp_path: Path) -> Non
     done = limited.call_apart("update", "--mem-bw-schema", "MB:0=10", "--pids-limit", "7", limited.id)
     assert done.status == 1 and "schemata: no such file or directory" in done.err
     assert limited.held(*PIDS) == "5"
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="there is no strace")
+def test_a_signal_on_the_way_keeps_no_limit_from_being_set(limited: Box) -> None:
+    """All of them hold, or none."""
+    words = limited.words("update", "--memory", str(64 * MIB), "--pids-limit", "77", limited.id)
+    pids = str(limited.limit("pids.max", "pids.max"))
+    traced = ["strace", "-qq", "-o", os.devnull, "-P", pids, "-e", "inject=openat:signal=TERM", *words]
+    done = subprocess.run(traced, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert (limited.held(*MEMORY), limited.held("pids.max", "pids.max")) == (str(64 * MIB), "77")
 
 
 def test_check_before_update(limited: Box) -> None:

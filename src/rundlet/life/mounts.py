@@ -34,6 +34,7 @@ def main(options: "Options") -> int:
     if verb not in ("add", "remove"):
         raise Usage(f"mounts takes add or remove, not {verb!r}; see rundlet mounts --help")
     container = store.find(options)
+    process.uninterruptible()
     try:
         config, listed = _config(container, path)
         if verb == "add":

@@ -6,7 +6,7 @@ from rundlet import host, jsontext, log, spec
 from rundlet.cgroup import files, layout, place
 from rundlet.cgroup.change import Change, restore
 from rundlet.errors import BadSpec, Fault, Refused, WrongState
-from rundlet.life import store
+from rundlet.life import process, store
 from rundlet.plan import devicefilter, resources, update
 from rundlet.plan.write import Write
 
@@ -25,6 +25,7 @@ def main(options: "Options") -> int:
     asked = wanted(options)
     schemas = [text for text in (options.l3_cache_schema, options.mem_bw_schema) if text]
     container = store.find(options)
+    process.uninterruptible()
     try:
         if schemas and "rdt" not in container.record:
             kind = "CAT: l3 cache" if options.l3_cache_schema else "MBA: memory bandwidth"
