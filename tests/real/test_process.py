@@ -106,6 +106,18 @@ def test_the_callers_keyring_on_demand(box: Box) -> None:
         assert (text.count("key-of-the-caller"), len(keyring(text, one.id))) == (times, 1 - times)
 
 
+def test_as_many_groups_as_there_may_be(box: Box) -> None:
+    """NGROUPS_MAX of them: what the kernel then says of the process, and what is written down of it, is longer than usual."""
+    box.process["user"]["additionalGids"] = [*range(100000, 100000 + 65536)]
+    pid = box.started()
+    assert len(bundles.proc_status(pid)["Groups"].split()) == 65536
+    assert box.exec("sh", "-c", "id -G | wc -w").out == "65537\n"
+    document = json.loads(box.ok("record", "--json", box.id).out)
+    assert document["observed"]["noNewPrivileges"] is True
+    assert len(document["asked"]["user"]["additionalGids"]) == 65536
+    box.ok("delete", "--force", box.id)
+
+
 def test_no_groups_are_left_over(box: Box) -> None:
     box.save()
     pid_file = box.folder / "pid"

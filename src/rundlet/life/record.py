@@ -6,7 +6,7 @@ Its form is rundlet.record/1, described in docs/record.md.
 
 import posix
 from _blake2 import blake2b
-from posix import O_CLOEXEC, O_RDONLY, O_RDWR
+from posix import O_CLOEXEC, O_RDWR
 
 from rundlet import __version__, jsontext, log
 from rundlet.life import store
@@ -121,13 +121,9 @@ CAPABILITIES = (
 def load(folder: str) -> "dict[str, Any] | None":
     """The record in a container's folder; None where there is none. Raises BadSpec for one that is damaged."""
     try:
-        fd = posix.open(f"{folder}/{FILE}", O_RDONLY | O_CLOEXEC)
+        found: "Any" = jsontext.loads(store.read(f"{folder}/{FILE}"), FILE)
     except FileNotFoundError:
         return None
-    try:
-        found: "Any" = jsontext.loads(posix.read(fd, store.PIECE), FILE)
-    finally:
-        posix.close(fd)
     return found if type(found) is dict else None
 
 

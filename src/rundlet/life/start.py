@@ -59,8 +59,10 @@ def start(container: "Container") -> None:
         _release(container, record)
         try:
             seen = watch.check()
-        except Fault as fault:
-            fault.cleanup += observe.destroy(record)
+        except BaseException as first:  # whatever it is: what was not seen to be confined must not run
+            left = observe.destroy(record)
+            if isinstance(first, Fault):
+                first.cleanup += left
             raise
         record_file.complete(container, seen, container.decided, container.waiting[0].sent if container.waiting else [])
         if not container.waiting:
