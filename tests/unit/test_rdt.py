@@ -79,6 +79,16 @@ def test_made_and_removed(tmp_path: Path) -> None:
     assert (tmp_path / "schemata").exists()
 
 
+def test_a_group_that_another_has_made_meanwhile_stays(tmp_path: Path) -> None:
+    (tmp_path / "mon_groups").mkdir()
+    group = acts.at(str(tmp_path), asked(), "box")
+    (tmp_path / "box").mkdir()
+    with pytest.raises(Fault, match="file exists"):
+        acts.make(group, asked())
+    acts.remove(group)
+    assert (tmp_path / "box").is_dir()
+
+
 def test_a_group_that_is_there_is_joined_and_left(tmp_path: Path) -> None:
     folder = tmp_path / "gold"
     folder.mkdir()

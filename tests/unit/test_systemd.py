@@ -172,6 +172,7 @@ class TestAnnotations:
     @pytest.mark.parametrize(("name", "text"), [
         ("Slice", "'a.slice'"), ("PIDs", "[uint32 1]"), ("Delegate", "false"), ("Ab", "1"), ("A-b-c", "1"), ("After", "a.service"), ("After", ""),
         ("TimeoutStopSec", "'10'"), ("TimeoutStopSec", "-1"), ("TimeoutStopSec", "true"), ("After", "['a'"), ("After", "'a' 'b'"),
+        ("TimeoutStopSec", "1e400"), ("TimeoutStopSec", "1e300"), ("After", r"['\UFFFFFFFF']"), ("After", r"['\ud800']"),
     ])
     def test_is_refused(self, name: str, text: str) -> None:
         with pytest.raises(BadSpec, match=f"^/annotations/org.systemd.property.{name}: "):

@@ -27,7 +27,7 @@ def test_sizes(text: str, bytes_: int) -> None:
     assert size(text, "memory") == bytes_
 
 
-@pytest.mark.parametrize("text", ["", "-2", "M", "1x", "1..5g", ".5g", "5.", "1e3", "1 2", "0x10", "ib", "8192p", "٣", "-1M", "1  M"])
+@pytest.mark.parametrize("text", ["", "-2", "M", "1x", "1..5g", ".5g", "5.", "1e3", "1 2", "0x10", "ib", "8192p", "٣", "-1M", "1  M", "9" * 5000, "0." + "9" * 5000])
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(BadSpec, match="^--memory-swap: invalid value for memory-swap: must be"):
         size(text, "memory_swap")
@@ -42,8 +42,9 @@ def test_every_option_has_a_place() -> None:
         "cpu": {"quota": -1, "cpus": "0-2"}, "memory": {"limit": MIB},
     }
     for name in ("cpu_period", "blkio_weight", "cpu_share", "cpu_burst"):
-        with pytest.raises(BadSpec, match="invalid value for"):
-            from_options({name: "-1"})
+        for text in ("-1", "9" * 5000):
+            with pytest.raises(BadSpec, match="invalid value for"):
+                from_options({name: text})
 
 
 def test_merging() -> None:

@@ -41,10 +41,12 @@ def at(top: str, asked: "IntelRdt", name: str) -> "Group":
 
 
 def make(group: "Group", asked: "IntelRdt") -> None:
-    """Makes what has to be made, and writes the schemata. Raises Fault; what was made remove() removes."""
+    """Makes what has to be made, and writes the schemata. Raises Fault; what was made, and no more, remove() then removes."""
+    wanted, group["made"] = group["made"], []
     try:
-        for path in reversed(group["made"]):
+        for path in reversed(wanted):
             posix.mkdir(path, 0o755)
+            group["made"].insert(0, path)
     except OSError as e:
         hint = "; the CPU has no more classes of service" if e.errno == 28 else ""
         raise Fault(f"/linux/intelRdt: cannot make {path}: {(e.strerror or '').lower()}{hint}") from None

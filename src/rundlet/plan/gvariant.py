@@ -34,6 +34,8 @@ class Text:
             found = self._value("")
         except IndexError:
             raise ValueError("it ends too early") from None
+        except OverflowError:
+            raise ValueError("no such character") from None
         except RecursionError:
             raise ValueError("too many brackets") from None
         self._skip()
@@ -116,8 +118,8 @@ class Text:
                     c = ESCAPES.get(c, c)
             out += c
         self.at += 1
-        if "\0" in out:
-            raise ValueError("NUL in a string")
+        if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in out):
+            raise ValueError("NUL, or half a surrogate pair, in a string")
         return out
 
     def _array(self, wanted: str) -> "Variant":

@@ -280,7 +280,7 @@ def annotated(annotations: "dict[str, str]") -> "Properties":
         except ValueError as e:
             raise BadSpec(where, f"not a value in GVariant's text format: {text}: {e}") from None
         if name.endswith("Sec") and not name.endswith("USec"):
-            if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value * 1000000 < UNSET:
                 raise BadSpec(where, f"must be a number of seconds, not {text}")
             name, signature, value = name[:-3] + "USec", "t", int(value * 1000000)
         out[name] = signature, value

@@ -24,6 +24,7 @@ TEXTS = {"cpuset_cpus": ("cpu", "cpus"), "cpuset_mems": ("cpu", "mems")}
 SIZES = {"memory": ("memory", "limit"), "memory_reservation": ("memory", "reservation"), "memory_swap": ("memory", "swap")}
 OPTIONS = (*NUMBERS, *TEXTS, *SIZES)
 UNITS = "bkmgtp"
+LONGEST = 100  # digits that are looked at; no number here has more than 20
 
 # where 0 is Go's "not given": such a limit would make no sense
 ZERO_IS_NONE = {
@@ -53,7 +54,7 @@ def from_options(given: "dict[str, str]") -> "dict[str, dict[str, int | str]]":
 
 def _number(text: str, name: str) -> int:
     digits = text[1:] if text[:1] == "-" and name in SIGNED else text
-    if not (digits.isascii() and digits.isdigit()):
+    if not (digits.isascii() and digits.isdigit() and len(digits) < LONGEST):
         raise _invalid(name, f'must be a whole number, not "{text}"')
     return int(text)
 
@@ -74,7 +75,7 @@ def size(text: str, name: str) -> int:
     if power > 0:
         word = word[:-1]
     whole, dot, fraction = word.removesuffix(" ").partition(".")
-    if not (whole.isascii() and whole.isdigit()) or (dot and not (fraction.isascii() and fraction.isdigit())):
+    if not (whole.isascii() and whole.isdigit()) or (dot and not (fraction.isascii() and fraction.isdigit())) or len(word) > LONGEST:
         raise _invalid(name, f'must be a size such as 512M, or -1, not "{text}"')
     bytes_: int = (int(whole + fraction) << (10 * max(power, 0))) // 10 ** len(fraction)
     if bytes_ >= 1 << 63:
