@@ -493,6 +493,18 @@ def test_two_in_one_cgroup(box: Box) -> None:
     assert box.status == "running"
 
 
+def test_a_cgroup_of_processes_that_cannot_be_seen(box: Box) -> None:
+    """In another PID namespace than the runtime's they have no numbers, and are there all the same."""
+    box.started()
+    other = box.another()
+    other.linux["cgroupsPath"] = box.linux["cgroupsPath"]
+    other.sh("true").save()
+    words = ["unshare", "--pid", "--fork", "--mount-proc", *other.words("run", "--bundle", str(other.bundle), other.id)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, "container's cgroup is not empty: 1 process(es) found" in done.stderr) == (1, True), done
+    assert box.status == "running"
+
+
 @pytest.mark.parametrize("name", ["", "..", ".", "a/b", "a b", "ä"])
 def test_names_that_cannot_be(box: Box, name: str) -> None:
     box.save()

@@ -174,7 +174,7 @@ def _enter(at: Dir, path: str, text: bytes) -> None:
 def only(place: Place, pid: int) -> None:
     """Makes sure that a process is the only one in the cgroups: create() cannot see another that is about to join. Raises Refused."""
     at = chief(place)
-    others = [other for other in pids_of(at.path) if other != pid] if at else []
+    others = [other for other in pids_of(at.path, hidden=True) if other != pid] if at else []
     if at and others:
         raise _shared(at, len(others))
 
@@ -300,7 +300,7 @@ def make(at: Dir, made: "list[str]") -> bool:
 def _unused(at: Dir, own: int) -> None:
     try:
         close(open(at.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC))
-        found = [pid for pid in pids_of(at.path) if pid != own]
+        found = [pid for pid in pids_of(at.path, hidden=True) if pid != own]
     except OSError as e:
         raise failed("use the container's cgroup", "open", at.path, e) from None
     if found:

@@ -45,8 +45,11 @@ def below(top: str) -> "Iterator[tuple[int, str]]":
         close(here)
 
 
-def pids_of(top: str) -> "list[int]":
-    """The processes of a cgroup and of all below it, as this PID namespace numbers them; none when it is not there."""
+def pids_of(top: str, hidden: bool = False) -> "list[int]":
+    """The processes of a cgroup and of all below it, as this PID namespace numbers them; none when it is not there.
+
+    `hidden`: those that it does not see, too, each as 0.
+    """
     found = _pids(top)
     try:
         for fd, name in below(top):
@@ -54,7 +57,7 @@ def pids_of(top: str) -> "list[int]":
     except OSError as e:
         if e.errno not in (ENOENT, ENODEV):  # removed under way
             raise
-    return found
+    return found if hidden else [pid for pid in found if pid]
 
 
 def open_procs(path: str, dir_fd: "int | None" = None) -> int:
@@ -84,7 +87,7 @@ def _pids(path: str, dir_fd: "int | None" = None) -> "list[int]":
             raise
     finally:
         close(fd)
-    return [pid for pid in map(int, b"".join(parts).split()) if pid]  # 0: one that this PID namespace does not see
+    return [*map(int, b"".join(parts).split())]
 
 
 def _children(fd: int) -> "list[str]":
