@@ -1,6 +1,6 @@
 """The parent-death signals of all threads, which the kernel tells nobody else: PR_SET_PDEATHSIG, prctl(2).
 
-A program of fifteen instructions for the kernel's task iterator reads them: Documentation/bpf/bpf_iterators.rst. Where the fields are is
+A program of sixteen instructions for the kernel's task iterator reads them: Documentation/bpf/bpf_iterators.rst. Where the fields are is
 said by the kernel's own types: Documentation/bpf/btf.rst. It takes CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN, and reads nothing else.
 """
 
@@ -17,7 +17,7 @@ TYPES = "/sys/kernel/btf/vmlinux"
 INITIAL = "pid:[4026531836]"  # PROC_PID_INIT_INO of include/linux/proc_ns.h: the kernel's own numbers of threads are of this namespace
 LINK_CREATE, ITER_CREATE = 28, 33  # linux/bpf.h enum bpf_cmd
 TRACING, TRACE_ITER, SEQ_WRITE = 26, 28, 127  # BPF_PROG_TYPE_TRACING, BPF_TRACE_ITER, bpf_seq_write()
-LICENCE = b"Dual BSD/GPL\0"  # of these instructions: bpf_seq_write() is for programs that may be had under the GPL
+LICENCE = b"Dual BSD/GPL\0"  # of these instructions, beside the project's own: docs/decisions/0018-task-iterator.md
 STRUCT, UNION, ENUM, FUNC_PROTO, DATASEC, ENUM64, FUNC = 4, 5, 6, 13, 15, 19, 12
 WORDS = {STRUCT: 3, UNION: 3, ENUM: 2, FUNC_PROTO: 2, DATASEC: 3, ENUM64: 3}  # of each member, behind the three of every type
 MORE = {1: 1, 3: 3, 14: 1, 17: 1}  # words behind the three: of INT, ARRAY, VAR, DECL_TAG
