@@ -515,3 +515,36 @@ def test_a_process_file_obeys_the_same_rules() -> None:
         load_process(b'{"args": ["a"], "cwd": "/", "apparmorProfile": "uncon"}')
     with pytest.raises(BadSpec, match=r"^/rlimits/0/soft: "):
         load_process(b'{"args": ["a"], "cwd": "/", "rlimits": [{"type": "RLIMIT_CPU", "soft": 2, "hard": 1}]}')
+
+
+def test_keys_in_another_case_are_warned_about() -> None:
+    """What they ask for is not done, and a program in Go would have."""
+    config, warnings = load(json.dumps(merged(BASE, {
+        "process": {"NoNewPrivileges": True, "User": {"uid": 5}, "user": {"UID": 7, "umask": 18}, "ARGS": ["sh"]},
+        "linux": {"devices": [{"path": "/dev/x", "type": "c", "major": 1, "minor": 2, "filemode": 438}], "other": 1, "netdevices": {}},
+        "annotations": {"Linux": "a word", "linux": "another"}, "MOUNTS": [], "mounts": [],
+    })).encode(), True)
+    assert warnings == [
+        "/process/NoNewPrivileges: unknown, left out; what is known is noNewPrivileges",
+        "/process/user/UID: unknown, left out; what is known is uid",
+        "/linux/devices/0/filemode: unknown, left out; what is known is fileMode",
+        "/linux/netdevices: unknown, left out; what is known is netDevices",
+    ], warnings
+    assert (config["process"]["noNewPrivileges"], config["process"]["user"]["uid"]) == (False, 0)
+    assert load_process(b'{"args": ["a"], "cwd": "/", "apparmorprofile": "web"}')[1] == [
+        "/apparmorprofile: unknown, left out; what is known is apparmorProfile",
+    ]
+    assert load_resources(b'{"Memory": {}, "pids": {"LIMIT": 1}}')[1] == [
+        "/Memory: unknown, left out; what is known is memory", "/pids/LIMIT: unknown, left out; what is known is limit",
+    ]
+
+
+@given(st.dictionaries(st.text(max_size=5) | st.sampled_from(["Linux", "process", "rOOT"]), st.integers() | st.none() | st.lists(st.none()), max_size=4))
+def test_odd_keys_do_no_harm(more: Any) -> None:
+    """Whatever else is in a configuration."""
+    value = {**merged(BASE, {}), "process": {**BASE["process"], **{key: inner for key, inner in more.items() if key.lower() not in ("args", "cwd")}}}
+    known = {**more, **value}
+    try:
+        load(json.dumps(known).encode(), True)
+    except BadSpec:
+        pass

@@ -46,7 +46,7 @@ def main(options: Options) -> int:
 def ask(options: Options, facts: "Facts | None") -> "Explanation":
     """What create would do with the options' bundle on the host of `facts`; None: on this one. Raises BadSpec and Fault."""
     path = store.absolute(options.bundle)
-    config, warnings = spec.load(bundle.text(options)) if facts else deciding.read(options)[::2]
+    config, warnings = spec.load(bundle.text(options), True) if facts else deciding.read(options)[::2]
     here = facts is None
     facts = facts or host.facts(config["process"]["apparmorProfile"], everything=True)
     explanation = explain(config, path, facts, options.cgroup_manager == "systemd", here, options.cgroup_manager == "disabled")

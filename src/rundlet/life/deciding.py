@@ -33,7 +33,7 @@ def read(options: "Options", text: "bytes | None" = None) -> "tuple[Config, byte
     from rundlet import spec
 
     text = text or bundle.text(options)
-    config, warnings = spec.load(text)
+    config, warnings = spec.load(text, True)
     users = next((space for space in config["linux"]["namespaces"] if space["type"] == "user"), None)
     if users is None:
         lacks = posix.geteuid() and options.rootless != "false"
@@ -45,7 +45,7 @@ def read(options: "Options", text: "bytes | None" = None) -> "tuple[Config, byte
         from rundlet.life import rootless
 
         text = rootless.with_users(text, config)
-        config, warnings = spec.load(text)
+        config, warnings = spec.load(text, True)
         warnings.append(why)
     return config, text, warnings
 

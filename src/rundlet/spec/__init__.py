@@ -22,16 +22,17 @@ TEXT = ("string", "word", "path")
 STRING = {str}
 
 
-def load(text: bytes) -> "tuple[Config, list[str]]":
-    """The configuration in the text of a config.json, and warnings, one line each, that begin with a JSON path.
+def load(text: bytes, whole: bool = False) -> "tuple[Config, list[str]]":
+    """The configuration in the text of a config.json, and warnings, one line each, that begin with a JSON path; `whole`: also of what is
+    left out for a key in another case.
 
     Raises BadSpec(path, why) for what the OCI runtime-spec 1.0 to 1.3 does not allow on Linux, or what cannot work there.
     """
     value = loads(text, "config.json")
     if isinstance(value, dict) and isinstance(value.get("ociVersion"), str):
         check_version(value["ociVersion"])  # first: of another version's file every further complaint would mislead
-    warnings: list[str] = []
     config: Config = read(text, value, CONFIG, "config.json")
+    warnings = _left_out(value, CONFIG) if whole else []
     check_config(config, warnings)
     return config, warnings
 
@@ -48,8 +49,9 @@ def load_process(text: bytes) -> "tuple[Process, list[str]]":
 
     Raises BadSpec as `load` does.
     """
-    warnings: list[str] = []
-    process: Process = read(text, loads(text, "process file"), PROCESS, "process file")
+    value = loads(text, "process file")
+    process: Process = read(text, value, PROCESS, "process file")
+    warnings = _left_out(value, PROCESS)
     check_process(process, "", warnings)
     return process, warnings
 
@@ -59,9 +61,16 @@ def load_resources(text: bytes) -> "tuple[Resources, list[str]]":
 
     Raises BadSpec as `load` does.
     """
-    resources: Resources = read(text, loads(text, "resources file"), RESOURCES, "resources file")
+    value = loads(text, "resources file")
+    resources: Resources = read(text, value, RESOURCES, "resources file")
     check_resources(resources, "")
-    return resources, []
+    return resources, _left_out(value, RESOURCES)
+
+
+def _left_out(value: object, rows: "Rows") -> "list[str]":
+    from rundlet.spec.keys import near
+
+    return [*near(value, rows, "")]
 
 
 def read(text: bytes, value: object, rows: "Rows", name: str) -> "Any":
