@@ -2,15 +2,22 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 ARCHES = {"x86_64": ("amd64", "SCMP_ARCH_X86_64"), "aarch64": ("arm64", "SCMP_ARCH_AARCH64")}
 
 
-def engine_profile() -> Path:
-    """The profile that Podman and CRI-O give to containers, of the package containers-common; or another one of that form, Docker's."""
-    return Path(os.environ.get("RUNDLET_SECCOMP_PROFILE", "/usr/share/containers/seccomp.json"))
+# what Podman and CRI-O give to containers, of the package containers-common; and Docker's, which the Makefile takes out of a package of sources
+CONTAINERS, DOCKER = Path("/usr/share/containers/seccomp.json"), Path(sys.prefix, "docker-seccomp.json")
+ENGINES = pytest.mark.parametrize(
+    "profile",
+    [pytest.param(path, id=name, marks=pytest.mark.skipif(not path.exists(), reason=f"there is no {path}"))
+     for name, path in (("containers", CONTAINERS), ("docker", DOCKER))],
+)
 
 
 def resolved(path: Path, capabilities: "set[str] | None" = None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from rundlet.seccomp.cache import program
 from rundlet.seccomp.compile import library
 from tests import bundles
 from tests.bundles import Box
-from tests.profiles import engine_profile, resolved
+from tests.profiles import ENGINES, resolved
 
 NNP = Step("no new privileges", Call("prctl", k.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 PERSONALITY = "personality"
@@ -171,10 +171,10 @@ find / -xdev -name a; ps > /dev/null && stat -c %s a && rm -r /tmp/d && echo don
 
 
 @pytest.mark.parametrize("nnp", [True, False])
-@pytest.mark.skipif(not engine_profile().exists(), reason="containers-common is not installed: no /usr/share/containers/seccomp.json")
-def test_an_engines_profile_at_work(box: Box, nnp: bool) -> None:
+@ENGINES
+def test_an_engines_profile_at_work(box: Box, profile: Path, nnp: bool) -> None:
     box.process["noNewPrivileges"] = nnp
-    box.linux["seccomp"] = resolved(engine_profile(), {"CAP_KILL", "CAP_NET_BIND_SERVICE"})
+    box.linux["seccomp"] = resolved(profile, {"CAP_KILL", "CAP_NET_BIND_SERVICE"})
     (box.rootfs / "log").touch()
     hook = {"path": "/bin/sh", "args": ["sh", "-c", "cat | grep -c created > /log"], "env": ["PATH=/bin"], "timeout": 60}
     box.config["hooks"] = {"startContainer": [hook]}

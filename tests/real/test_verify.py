@@ -139,7 +139,7 @@ def no_new_privs_not_asked(box: Box) -> None:
 
 
 def filtered(box: Box) -> None:
-    box.linux["seccomp"] = profiles.resolved(profiles.engine_profile())
+    box.linux["seccomp"] = profiles.resolved(profiles.CONTAINERS)
 
 
 def bound(box: Box) -> None:
