@@ -235,6 +235,16 @@ def test_all(boxes: Callable[..., Box]) -> None:
         assert why in told[some[1].id]["unknown"][0]["why"]
         assert (alone.status, alone.err.count("\n")) == (2, 1)
         assert why in alone.err
+    file = some[1].root / some[1].id / "record.json"
+    before = file.read_text()
+    file.unlink()
+    file.mkdir()
+    done = some[0].call_apart("verify", "--all", "--json")
+    file.rmdir()
+    file.write_text(before)
+    told = {one["id"]: one for one in json.loads(done.out)["containers"]}
+    assert (done.status, told[some[0].id]["status"], told[some[1].id]["state"]) == (2, "holds", "unknown"), done
+    assert told[some[1].id]["unknown"][0]["why"].startswith("it cannot be looked at: is a directory"), told
     done = some[0].call_apart("verify", "--json", some[0].id, some[1].id)
     assert [one["id"] for one in json.loads(done.out)["containers"]] == [some[0].id, some[1].id]
     done = some[0].call_apart("verify", some[0].id, some[2].id)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rundlet.cgroup import tasks
 from rundlet.confine.verify import compare, expect, held, inside, lineage, observe, pod, spaces, target, whole
 from rundlet.confine.verify.compare import Around, Findings
-from rundlet.confine.verify.model import Report
+from rundlet.confine.verify.model import Report, Unknown
 from rundlet.errors import WrongState
 from rundlet.life import bundle, execs, store
 from rundlet.life import record as record_file
@@ -29,6 +29,14 @@ PENDING = "the process waits for start: it becomes the container's user, and con
 
 def check(asked: "Target", about: "Host") -> Report:
     """The report of a container. While another command is at it, an exec say, what is found is looked at again."""
+    try:
+        return _check(asked, about)
+    except OSError as failure:
+        why = f"it cannot be looked at: {(failure.strerror or '').lower()}" + (f": {failure.filename}" if failure.filename else "")
+        return Report(asked.name, asked.pid, "unknown", unknown=(Unknown("process", "container", why),), config=asked.path)
+
+
+def _check(asked: "Target", about: "Host") -> Report:
     if not asked.folder:
         return Look(asked, about, False).report()
     try:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rundlet.spec.types import Config
 
 Status = Literal["holds", "differs", "unknown"]
-State = Literal["running", "paused", "created", "stopped", "unknown"]  # the last one where its record cannot be read
+State = Literal["running", "paused", "created", "stopped", "unknown"]  # the last one where it cannot be looked at
 
 
 @dataclass(frozen=True)
