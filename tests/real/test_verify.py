@@ -945,30 +945,38 @@ def test_created(box: Box) -> None:
     assert facts(verify(box)) == {("masked-path", "/proc/keys")}
 
 
-def test_a_process_that_waits_for_start_is_hidden(box: Box) -> None:
-    """While it is privileged, nobody in its user namespace may trace it: a process that they may is put in its place."""
-    user_namespace(box)
-    pid = box.created()
-    assert not any(fact == "hidden" for fact, _ in facts(verify(box)))
+@contextmanager
+def in_the_place_of_the_executor(box: Box, *before: str, **more: Any) -> Iterator[int]:
+    """Has the container's record say that a process waits for start which calls itself the executor, and sleeps; its pid. It is started
+    by the words `before` it."""
     file = box.root / box.id / "state.json"
     text = file.read_text()
     made = os.memfd_create("rundlet", 0)
     os.write(made, Path(shutil.which("busybox") or "").read_bytes())
-    words = ["nsenter", "--target", str(pid), "--user", "--setuid", "0", "--setgid", "0", "bash", "-c", f"exec -a sleep /proc/self/fd/{made} 1000"]
-    child = subprocess.Popen(words, pass_fds=(made,), stdin=subprocess.DEVNULL)
+    words = [*before, "bash", "-c", f"exec -a sleep /proc/self/fd/{made} 1000"]
+    child = subprocess.Popen(words, pass_fds=(made,), stdin=subprocess.DEVNULL, **more)
     os.close(made)
     try:
         assert bundles.eventually(lambda: sleeping(child.pid) == child.pid)
         record = json.loads(text)
         record["pid"], record["start_time"] = child.pid, int(Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19])
         file.write_text(json.dumps(record))
-        found = verify(box)
-        assert found["state"] == "created"
-        assert ("hidden", "dumpable") in {(one["fact"], one["holds"]) for one in found["differences"]}, found
+        yield child.pid
     finally:
         file.write_text(text)
         child.kill()
         child.wait()
+
+
+def test_a_process_that_waits_for_start_is_hidden(box: Box) -> None:
+    """While it is privileged, nobody in its user namespace may trace it: a process that they may is put in its place."""
+    user_namespace(box)
+    pid = box.created()
+    assert not any(fact == "hidden" for fact, _ in facts(verify(box)))
+    with in_the_place_of_the_executor(box, "nsenter", "--target", str(pid), "--user", "--setuid", "0", "--setgid", "0"):
+        found = verify(box)
+    assert found["state"] == "created"
+    assert ("hidden", "dumpable") in {(one["fact"], one["holds"]) for one in found["differences"]}, found
 
 
 # ── the parent-death signal, which the kernel tells only programs of its own ──
@@ -981,27 +989,10 @@ def test_a_process_that_waits_for_start_and_would_end_with_who_made_it(box: Box)
     box.created()
     found = verify(box)
     assert "parent-death" in found["checked"] and not any(fact == "parent-death" for fact, _ in facts(found))
-    file = box.root / box.id / "state.json"
-    text = file.read_text()
-    made = os.memfd_create("rundlet", 0)
-    os.write(made, Path(shutil.which("busybox") or "").read_bytes())
-    child = subprocess.Popen(
-        ["bash", "-c", f"exec -a sleep /proc/self/fd/{made} 1000"], pass_fds=(made,), stdin=subprocess.DEVNULL,
-        preexec_fn=lambda: ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGUSR1),
-    )
-    os.close(made)
-    try:
-        assert bundles.eventually(lambda: sleeping(child.pid) == child.pid)
-        record = json.loads(text)
-        record["pid"], record["start_time"] = child.pid, int(Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19])
-        file.write_text(json.dumps(record))
+    with in_the_place_of_the_executor(box, preexec_fn=lambda: ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGUSR1)) as pid:
         found = verify(box)
-        [one] = [one for one in found["differences"] if one["fact"] == "parent-death"]
-        assert (one["asked"], one["holds"], one["pid"]) == ("no signal", "SIGUSR1 when its parent ends", child.pid)
-    finally:
-        file.write_text(text)
-        child.kill()
-        child.wait()
+    [one] = [one for one in found["differences"] if one["fact"] == "parent-death"]
+    assert (one["asked"], one["holds"], one["pid"]) == ("no signal", "SIGUSR1 when its parent ends", pid)
 
 
 @pytest.mark.parametrize("asked", ["KILL", "40", ""])
