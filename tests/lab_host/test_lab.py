@@ -353,6 +353,15 @@ class TestRefusals:
 class TestParts:
     """The pure parts."""
 
+    def test_a_kernel_that_is_kept_with_other_modules_is_fetched_anew(self, tmp_path: Path) -> None:
+        assert not kernel.is_whole(tmp_path)
+        (tmp_path / "vmlinux").touch()
+        assert not kernel.is_whole(tmp_path)
+        (tmp_path / "without").write_text("\n".join(kernel.UNUSED))
+        assert kernel.is_whole(tmp_path)
+        (tmp_path / "without").write_text("\n".join(kernel.UNUSED[1:]))
+        assert not kernel.is_whole(tmp_path)
+
     def test_sources_are_the_machines(self) -> None:
         """A machine with the suite keeps its mirrors; another lends its first Debian mirror."""
         targets = "http://mirror/debian/ bookworm Debian\nhttp://sec/debian-security/ bookworm-security Debian\nhttp://x/ cloud Google\n"

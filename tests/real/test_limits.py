@@ -1,5 +1,9 @@
 """What a container may use: limits as the kernel holds them, and devices as the container meets them, on cgroup v1 and on v2."""
 
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -293,3 +297,30 @@ def test_the_weight_of_a_disk_that_has_none(box: Box) -> None:
     """It takes a scheduler that weighs; without, the kernel refuses, and that is told."""
     box.linux["resources"] = {"blockIO": {"weightDevice": [{"major": 8, "minor": 240, "weight": 200}]}}
     refused(box, "set the block I/O weight of 8:240 to 8:240 ")
+
+
+@pytest.fixture
+def rdma() -> Iterator[str]:
+    """A device of RDMA, made of the loopback by the kernel's RDMA over Ethernet in software."""
+    made = [["modprobe", "rdma_rxe"], ["rdma", "link", "add", "rundlet0", "type", "rxe", "netdev", "lo"]]
+    if any(not shutil.which(words[0]) or subprocess.run(words, capture_output=True).returncode for words in made):
+        pytest.skip("no device of RDMA can be made here")
+    yield "rundlet0"
+    subprocess.run(["rdma", "link", "delete", "rundlet0"], check=True)
+
+
+def test_rdma(box: Box, rdma: str) -> None:
+    box.linux["resources"] = {"rdma": {rdma: {"hcaHandles": 2}}}
+    box.mount("/sys/fs/cgroup", "cgroup", "nosuid", "noexec", "nodev", "ro", kind="cgroup")
+    box.started()
+    held = f"{rdma} hca_handle=2 hca_object=max"
+    assert box.held("rdma.max", "rdma.max") == held
+    assert box.exec("cat", f"/sys/fs/cgroup/{'' if V2 else 'rdma/'}rdma.max").out.strip() == held
+    asked = box.folder / "asked.json"
+    asked.write_text(json.dumps({"rdma": {rdma: {"hcaHandles": 5, "hcaObjects": 7}, "none": {"hcaObjects": 1}}}))
+    done = box.call_apart("update", "--resources", str(asked), box.id)
+    assert done.status == 1 and "set the limit of RDMA resources of none" in done.err, done
+    assert box.held("rdma.max", "rdma.max") == held, "what went through is taken back"
+    asked.write_text(json.dumps({"rdma": {rdma: {"hcaObjects": 7}}}))
+    box.ok("update", "--resources", str(asked), box.id)
+    assert box.held("rdma.max", "rdma.max") == f"{rdma} hca_handle=2 hca_object=7"

@@ -1,6 +1,6 @@
 """What the lab keeps on disk: a folder that several labs may use at once.
 
-kernels/RELEASE/      vmlinux, modules/lib/modules/RELEASE; complete as soon as it has its name
+kernels/RELEASE/      vmlinux, lib/modules/RELEASE, and without, which names what of them was left out; complete as soon as it has its name
 suites/SUITE          link to the kernel of a Debian suite
 runs/XXXX/            one for each running lab, locked by it; left-overs of killed labs go with the next start
 apt-SUITE/            package lists

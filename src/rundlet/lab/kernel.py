@@ -15,7 +15,7 @@ from rundlet.lab.progress import Progress, wait_for
 
 # Drivers for hardware that the guest has not: two thirds of a kernel package.
 UNUSED = (
-    *("sound", "drivers/gpu", "drivers/media", "drivers/infiniband", "drivers/staging", "drivers/scsi", "drivers/usb", "drivers/iio"),
+    *("sound", "drivers/gpu", "drivers/media", "drivers/infiniband/hw", "drivers/staging", "drivers/scsi", "drivers/usb", "drivers/iio"),
     *("drivers/hwmon", "drivers/input", "drivers/ata", "drivers/mtd", "drivers/mmc", "drivers/nvme", "drivers/net/wireless"),
     *("drivers/net/ethernet", "drivers/isdn", "drivers/platform"),
 )
@@ -40,11 +40,19 @@ def of_suite(suite: str, cache: Path, progress: Progress) -> Kernel:
     if suite not in SUITES:
         raise Refused(f"the lab knows no suite {suite!r}", f"use one of {', '.join(SUITES)}")
     link = cache / "suites" / suite
-    if not (link / "vmlinux").exists():
+    if not is_whole(link):
         with locked(cache / "lock", lambda: progress.say(f"waiting for another lab, which prepares {cache}")):
-            if not (link / "vmlinux").exists():  # another lab may just have made it
+            if not is_whole(link):  # another lab may just have made it
                 _prepare(suite, cache, link, progress)
     return _kept(link.resolve(strict=True))
+
+
+def is_whole(link: Path) -> bool:
+    """Whether a kernel is kept there, less no more of its modules than is left out now."""
+    try:
+        return (link / "vmlinux").exists() and (link / "without").read_text().split() == [*UNUSED]
+    except FileNotFoundError:
+        return False
 
 
 def _prepare(suite: str, cache: Path, link: Path, progress: Progress) -> None:
@@ -95,6 +103,7 @@ def _take_modules(tree: Path, kernel: Path, release: str) -> None:
         if wait_for(depmod, kernel, log):
             raise Refused(f"depmod fails for the kernel {release}: {(kernel / 'log').read_text(errors='replace').strip()}")
     (kernel / "log").unlink()
+    (kernel / "without").write_text("".join(f"{part}\n" for part in UNUSED))
 
 
 def of_file(name: str, cache: Path, progress: Progress) -> Kernel:
