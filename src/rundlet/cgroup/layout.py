@@ -17,6 +17,11 @@ def read(pid: "int | str" = "self") -> "CgroupFacts":
     return parse(_text("/proc/self/mountinfo"), _text(f"/proc/{pid}/cgroup"), _reaches, _controllers)
 
 
+def left_out(found: "CgroupFacts") -> "CgroupFacts":
+    """The same for a container that is to have no cgroup: as if the host had no hierarchy."""
+    return {**found, "layout": "none", "mounts": {}, "own": {}}
+
+
 def parse(mountinfo: str, own: str, reaches: "Reaches", controllers: "Controllers") -> "CgroupFacts":
     """The facts from the texts of the two files of proc.
 

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rundlet import host, jsontext, spec
+from rundlet.cgroup import layout as cgroup_layout
 from rundlet.cgroup import place as cgroup_place
 from rundlet.confine.text import call_text, section
 from rundlet.errors import BadSpec, Fault, Refused, Usage
@@ -167,7 +168,7 @@ def explain(
             rootless.check(config, facts)
         layout = facts["cgroup"]
         if without_cgroup:
-            layout = {**layout, "layout": "none", "mounts": {}, "own": {}}
+            layout = cgroup_layout.left_out(layout)
         at = (rootless if bare and not unit else cgroup_place).place(layout, below, "ID")
         limits = config["linux"]["resources"]
         writes = resources.writes(limits, layout) if at.dirs else ()

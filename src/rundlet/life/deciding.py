@@ -6,6 +6,7 @@ Whatever can be refused is refused here; create.py then carries it out.
 import posix
 
 from rundlet import host, log
+from rundlet.cgroup import layout as cgroup_layout
 from rundlet.cgroup import place as cgroup_place
 from rundlet.life import bundle, kept, process, sockets, store
 from rundlet.plan import apparmor
@@ -153,7 +154,7 @@ class Decision:
             self.rdt = rdt.find(config["linux"]["intelRdt"], self.options.id)
         layout = facts["cgroup"]
         if self.options.cgroup_manager == "disabled":
-            layout = {**layout, "layout": "none", "mounts": {}, "own": {}}
+            layout = cgroup_layout.left_out(layout)
         elif self.options.cgroup_manager == "systemd":
             from rundlet.life import systemd
 
