@@ -183,12 +183,12 @@ def test_links_of_the_container_lead_nowhere_outside(running: Box) -> None:
     box = running
     outside = box.folder / "outside"
     outside.mkdir()
-    (box.rootfs / "work").mkdir()
-    box.sh(f"cd /work; ln -s {outside} abs; ln -s ../../../../../..{outside} up; ln -s {outside}/new file; echo ready; exec sleep 1000")
+    (box.rootfs / "links").mkdir()
+    box.sh(f"cd /links; ln -s {outside} abs; ln -s ../../../../../..{outside} up; ln -s {outside}/new file; echo ready; exec sleep 1000")
     box.process["capabilities"] = {kind: ["CAP_DAC_OVERRIDE"] for kind in ("bounding", "effective", "permitted")}
     pid = box.started()
     assert eventually(lambda: "ready" in box.output.read_text())
-    mounts = [bind("/work/abs", box.folder / "dir"), bind("/work/up/deep", box.folder / "dir"), bind("/work/file", box.folder / "dir/file")]
+    mounts = [bind("/links/abs", box.folder / "dir"), bind("/links/up/deep", box.folder / "dir"), bind("/links/file", box.folder / "dir/file")]
     before = seen(pid)
     done(box, "add", *mounts)
     assert os.listdir(outside) == []
@@ -203,14 +203,14 @@ def test_a_container_that_changes_paths_meanwhile(running: Box) -> None:
     box = running
     outside = box.folder / "outside"
     outside.mkdir()
-    (box.rootfs / "work").mkdir()
+    (box.rootfs / "links").mkdir()
     box.process["capabilities"] = {kind: ["CAP_DAC_OVERRIDE"] for kind in ("bounding", "effective", "permitted")}
-    box.sh(f"cd /work; while :; do mkdir -p a/b; rm -r a; ln -s {outside} a; rm a; ln -s ../../../../..{outside} a; rm a; done 2>/dev/null")
+    box.sh(f"cd /links; while :; do mkdir -p a/b; rm -r a; ln -s {outside} a; rm a; ln -s ../../../../..{outside} a; rm a; done 2>/dev/null")
     pid = box.started()
     for _ in range(12):
-        got = change(box, "add", bind("/work/a/b/c", box.folder / "dir"))
+        got = change(box, "add", bind("/links/a/b/c", box.folder / "dir"))
         if got.status == 0:
-            change(box, "remove", bind("/work/a/b/c", box.folder / "dir"))
+            change(box, "remove", bind("/links/a/b/c", box.folder / "dir"))
         assert os.listdir(outside) == []
         assert str(outside) not in Path("/proc/self/mountinfo").read_text()
     assert children() == [pid]

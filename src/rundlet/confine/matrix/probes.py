@@ -174,7 +174,7 @@ PROBES: tuple[Probe, ...] = (
     ),
     Probe(
         "mknod", "make a device node", "it is another /dev/null, in a folder of the probe's",
-        lambda at: (_do(Call("mknodat", k.AT_FDCWD, f"{at}/work/node", k.S_IFCHR | 0o600, k.device(1, 3))),),
+        lambda at: (_do(Call("mknodat", k.AT_FDCWD, f"{at}/own/node", k.S_IFCHR | 0o600, k.device(1, 3))),),
     ),
     Probe(
         "chown", "give a file away", "the file is the probe's",

@@ -238,7 +238,7 @@ def furnish(folder: Path, config: dict[str, Any], dac: bool) -> str:
     owner, group = outside(uids, user.get("uid", 0)), outside(gids, user.get("gid", 0))
     root, other = outside(uids, 0), outside(uids, TARGET)
     folder.mkdir(mode=0o755)
-    for name in ("mnt", "work"):
+    for name in ("mnt", "own"):
         (folder / name).mkdir()
         (folder / name).chmod(0o777)
     for name in ("executor", "set-uid", "capable"):
@@ -250,7 +250,7 @@ def furnish(folder: Path, config: dict[str, Any], dac: bool) -> str:
     if not os.geteuid():
         os.mknod(folder / "device", k.S_IFCHR | 0o666, os.makedev(120, 0))
         (folder / "device").chmod(0o666)
-        for name, whose in (("owned", owner), ("work", owner), ("private", other), ("set-uid", other)):
+        for name, whose in (("owned", owner), ("own", owner), ("private", other), ("set-uid", other)):
             os.chown(folder / name, whose, group)
         (folder / "set-uid").chmod(0o4755)
         os.setxattr(folder / "capable", "security.capability", file_capability(root))
