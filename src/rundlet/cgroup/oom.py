@@ -3,7 +3,7 @@
 from posix import O_CLOEXEC, O_RDONLY, O_WRONLY, close, lseek, open, read, write
 
 from rundlet.cgroup.file import failed, read_file
-from rundlet.cgroup.place import Place, find
+from rundlet.cgroup.place import Dir, Place, find
 from rundlet.errors import Died, Refused
 
 
@@ -22,7 +22,7 @@ class Watch:
             raise Refused("cannot watch the container's memory: no memory controller here", "enable it, or use events --stats")
         self.version = at.version
         self.mask = POLLIN if at.version == 1 else POLLPRI
-        self.path = f"{at.path}/{'memory.oom_control' if at.version == 1 else 'memory.events'}"
+        self.path = _events(at)
         try:
             if at.version == 1:
                 self.fd = _eventfd(at.path, self.path)
@@ -54,10 +54,9 @@ class Watch:
     def _count(self) -> int:
         try:
             lseek(self.fd, 0, 0)
-            text = read(self.fd, 4096).decode()
+            return _kills(read(self.fd, 4096).decode())
         except OSError:  # removed
             return 0
-        return int(text.partition("oom_kill ")[2].split("\n")[0] or 0)
 
     def close(self) -> None:
         """Lets go."""
@@ -69,14 +68,21 @@ def explain(died: Died, place: Place, limit: "int | None") -> None:
     at = find(place, "memory")
     if at is None:
         return
-    events = "memory.oom_control" if at.version == 1 else "memory.events"
     try:
-        text = read_file(f"{at.path}/{events}")
+        killed = _kills(read_file(_events(at)))
     except OSError:
         return
-    if int(text.partition("oom_kill ")[2].split("\n")[0] or 0):
+    if killed:
         asked = f"the container's limit, {limit} bytes, may be too low" if limit and limit > 0 else "is a limit above its cgroup too low?"
         died.message = f"the executor was killed, its cgroup is out of memory; {asked}"
+
+
+def _events(at: Dir) -> str:
+    return f"{at.path}/{'memory.oom_control' if at.version == 1 else 'memory.events'}"
+
+
+def _kills(text: str) -> int:
+    return int(text.partition("oom_kill ")[2].split("\n")[0] or 0)
 
 
 def _eventfd(folder: str, path: str) -> int:
