@@ -1,6 +1,7 @@
 """What is the same for all containers that are looked at: the host's namespaces, AppArmor, cgroups and processes. Each is read once."""
 
 import os
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from rundlet import host
@@ -36,8 +37,6 @@ class Host:
         self._asked = False
         self._mounts: list[inside.Mount] | None = None
         self._pids: dict[str, list[int]] | None = None
-        self._deaths: dict[int, int] | None = None
-        self._deaths_read = False
 
     @property
     def modes(self) -> dict[str, str] | None:
@@ -81,12 +80,10 @@ class Host:
                         continue
         return self._pids.get(space, [])
 
-    @property
+    @cached_property
     def deaths(self) -> dict[int, int] | None:
         """The parent-death signals, by thread; None where they are not to be learnt."""
-        if not self._deaths_read:
-            self._deaths_read, self._deaths = True, deathsignal.read()
-        return self._deaths
+        return deathsignal.read()
 
     def profile(self, name: str) -> dict[str, str] | None:
         """What securityfs says of a profile: life/policy.py."""

@@ -26,38 +26,29 @@ LARGEST = 1 << 16
 
 def read() -> dict[int, int] | None:
     """The signals by thread, of those that have one; None where they are not to be learnt."""
-    try:
-        if os.readlink("/proc/self/ns/pid") != INITIAL:
-            return None
-        program = _program()
-    except OSError:
-        return None
-    if program < 0:
-        return None
-    link = reader = -1
+    held: list[int] = []
     found = b""
     try:
-        link = bpf(LINK_CREATE, pack("=IIIIQII", program, 0, TRACE_ITER, 0, 0, 0, 0))
-        reader = bpf(ITER_CREATE, pack("=II", link, 0))
-        while piece := os.read(reader, LARGEST):
+        where = _places() if os.readlink("/proc/self/ns/pid") == INITIAL else None
+        if where is None:
+            return None
+        held.append(_load(*where))
+        held.append(bpf(LINK_CREATE, pack("=IIIIQII", held[-1], 0, TRACE_ITER, 0, 0, 0, 0)))
+        held.append(bpf(ITER_CREATE, pack("=II", held[-1], 0)))
+        while piece := os.read(held[-1], LARGEST):
             found += piece
     except OSError:
         return None
     finally:
-        for fd in (reader, link):
-            if fd >= 0:
-                os.close(fd)
+        for fd in held:
+            os.close(fd)
     return dict(iter_unpack("=II", found))
 
 
 @cache
-def _program() -> int:
-    """The descriptor of the program, loaded; -1 where it cannot be."""
-    try:
-        where = places(store.read(TYPES))
-        return _load(*where) if where else -1
-    except OSError:
-        return -1
+def _places() -> tuple[int, int, int] | None:
+    """places() of this kernel. Raises OSError."""
+    return places(store.read(TYPES))
 
 
 def places(types: bytes) -> tuple[int, int, int] | None:
@@ -87,7 +78,7 @@ def places(types: bytes) -> tuple[int, int, int] | None:
 
 
 def _load(iterator: int, pid: int, death: int) -> int:
-    """Loads the program. Raises OSError."""
+    """Loads the program; its descriptor. Raises OSError."""
     code = b"".join(
         pack("=BBhi", operation, to | of << 4, offset, number)
         for operation, to, of, offset, number in (
