@@ -23,7 +23,7 @@ from tests.real.test_watch import LONG, Watching
 UNITS = Path("/run/systemd/system")
 HOSTS = Path("/lib/systemd/system")  # of the machine's own units
 JOURNALD = ("systemd-journald.service", "systemd-journald.socket", "systemd-journald-dev-log.socket")
-CAPABILITIES = {"CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE", "CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_AUDIT_CONTROL", "CAP_SYSLOG"}
+CAPABILITIES = {"CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE", "CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_AUDIT_CONTROL", "CAP_AUDIT_READ", "CAP_SYSLOG"}
 POLICY = """
 profile watched {flags} {{
   file, signal, unix, network, capability, mount, umount, pivot_root, ptrace,

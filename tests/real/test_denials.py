@@ -5,15 +5,20 @@ too: so what is looked for is done again until it is found.
 """
 
 import json
+import os
 import shutil
+import signal
+import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import rundlet
 from rundlet.confine.denials.reading import Reader, Unreadable
+from rundlet.confine.denials.source import AuditSystem
 from tests import bundles
 from tests.bundles import Box, eventually
 
@@ -84,6 +89,37 @@ def test_a_process_that_lives_is_told_by_its_cgroup(box: Box) -> None:
         assert (denial["verdict"], denial["operation"], denial["container"]) == ("allowed", "umask", box.id)
         assert denial["pid"] != box.pid
     box.ended()
+
+
+def inaudible() -> str:
+    """Why the audit system cannot be listened to here; "" where it can."""
+    log = AuditSystem()
+    log.open(0.0)
+    log.close()
+    return "" if log.readable else log.said
+
+
+@pytest.mark.skipif(bool(inaudible()), reason=inaudible())
+def test_many_at_once(box: Box) -> None:
+    """Who follows hears the audit system itself, of which the kernel's log has ten records in five seconds."""
+    filtered(box, "SCMP_ACT_LOG", "umask")
+    box.sh("i=0; while [ $i -lt 1000 ]; do umask 1; i=$((i+1)); done; while true; do sleep 1; done").created()
+    words = box.words("denials", box.id, "--follow", "--json")
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as follower:
+        assert follower.stdout
+        assert eventually(lambda: listens(follower.pid))
+        assert box.call_apart("start", box.id).status == 0
+        counts = [json.loads(follower.stdout.readline())["count"] for _ in range(4)]
+        follower.send_signal(signal.SIGINT)
+    assert counts == [1, 10, 100, 1000]
+    box.ended()
+
+
+def listens(pid: int) -> bool:
+    """Whether a process listens to the audit system: a socket of that family and group in /proc/net/netlink."""
+    rows = [row.split() for row in Path(f"/proc/{pid}/net/netlink").read_text().splitlines()[1:]]
+    sockets = {f"socket:[{row[9]}]" for row in rows if (row[1], row[3]) == ("9", "00000001")}
+    return any(os.readlink(fd) in sockets for fd in Path(f"/proc/{pid}/fd").iterdir())
 
 
 @pytest.mark.parametrize("name", ["crun", "runc"])

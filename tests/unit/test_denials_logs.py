@@ -248,6 +248,13 @@ def journal(hears: bool) -> source.Log:
     return log
 
 
+def heard(since: float) -> source.Log:
+    """The audit system, listened to since then."""
+    log = source.AuditSystem()
+    log.readable, log.said, log.from_ = True, "read", since
+    return log
+
+
 @pytest.mark.parametrize(
     ("now", "logs", "why"),
     [
@@ -259,10 +266,12 @@ def journal(hears: bool) -> source.Log:
         (Status(True, 7, 0), [KMSG, auditd(False), journal(False)], "the kernel gives its records to auditd (7)"),
         (Status(True, 7, 0), [KMSG, auditd(False), journal(True)], ""),
         (Status(True, 7, 0), [NO_KMSG, auditd(True)], ""),
+        (Status(True, 7, 0), [NO_KMSG, auditd(False), heard(999.0)], ""),
+        (Status(True, 7, 0), [NO_KMSG, auditd(False), heard(1002.0)], "the kernel gives its records to auditd (7)"),
     ],
 )  # fmt: skip
 def test_when_nothing_can_be_told(now: Status, logs: list[source.Log], why: str) -> None:
-    found = blind(now, logs)
+    found = blind(now, logs, 1000.0)
     assert found.startswith(why) and bool(found) == bool(why)
 
 

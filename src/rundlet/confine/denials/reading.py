@@ -1,5 +1,6 @@
 """Denials from all logs that can be read here, each once, with the container they belong to."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -43,8 +44,9 @@ class Reader:
         """Opens every log. Raises Unreadable where what they have would tell nothing."""
         self.logs = self.logs or source.all_logs(self.follow)
         for log in self.logs:
-            log.open(self.since)
-        why = blind(self.audit, self.logs)
+            if not log.readable:
+                log.open(self.since)
+        why = blind(self.audit, self.logs, self.since)
         if why:
             self.close()
             raise Unreadable(why)
@@ -57,9 +59,12 @@ class Reader:
     def fresh(self) -> list[Denial]:
         """What has come since it was last asked, in order of time."""
         records: list[Record] = []
+        until = math.inf
         for log in self.logs:
             if log.readable:
-                records += [record for record in log.records(self.since) if self._new(record)]
+                records += [record for record in log.records(self.since, until) if self._new(record)]
+            if isinstance(log, source.AuditSystem) and log.speaks and log.from_:
+                until = log.from_ + source.ALMOST  # whatever it has, it has whole: the kernel's log has a record's first thousand bytes
         if self.follow and len(self.seen) > KEPT:
             old = time.time() - LATE
             self.seen = {key for key in self.seen if isinstance(key[1], float) and key[1] > old}
@@ -122,35 +127,36 @@ class Reader:
                 "asks for a label there fails and leaves no record; /proc/PID/attr/apparmor/exec is apparmor's own"
             )
         ring = next((log for log in self.logs if log.name == source.KMSG and log.readable), None)
-        others = any(log.readable for log in self.logs if log is not ring)
+        others = any(log.readable and (log.from_ or 0.0) <= self.since for log in self.logs if log is not ring)
         if ring and ring.from_ and ring.from_ > max(self.since, boot()) and not others:
             when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ring.from_))
             made.append(f"the kernel's log goes back to {when} alone, and nothing else keeps records here: auditd or journald would")
         return made
 
 
-def blind(now: Status, logs: list[source.Log]) -> str:
-    """Why nothing can be told from these logs; "" where it can."""
+def blind(now: Status, logs: list[source.Log], since: float) -> str:
+    """Why nothing can be told from these logs about the time from `since` on; "" where it can."""
     tried = "; ".join(f"{log.name}: {log.said}" for log in logs)
     if now.there is False:
         return f"the kernel writes no records: it has no audit system, or was booted with audit=0; {tried}"
     if not any(log.readable for log in logs):
         return f"no log can be read; {tried}"
-    heard = any(log.readable and (isinstance(log, source.AuditFile) or (isinstance(log, source.Journal) and log.hears)) for log in logs)
-    if now.taker and not heard:
+    if now.taker and not any(log.readable and log.beside_auditd(since) for log in logs):
         return f"the kernel gives its records to auditd ({now.taker}), and neither its file nor a journal with them can be read; {tried}"
     return ""
 
 
 def read(
     since: float | None = None, top: str | None = "/run/rundlet", container: str | None = None, others: tuple[Container, ...] = (),
+    heard: source.AuditSystem | None = None,
 ) -> Iterator[Denial]:
     """Denials from `since` (seconds since the epoch; None is the boot) to now, oldest first, each as often as it happened.
 
     `top` is the folder of the containers that they are told to be of, `others` are further ones, `container` the id of the one that is
-    wanted. Raises Unreadable.
+    wanted, `heard` what has been listened to since before they began, if anything. Raises Unreadable.
     """
-    reader = Reader(boot() if since is None else since, top, others=others)
+    logs = [*([heard] if heard else []), *source.all_logs()]
+    reader = Reader(boot() if since is None else since, top, logs=logs, others=others)
     reader.open()
     try:
         for denial in reader.fresh():

@@ -24,10 +24,9 @@ UNTRUSTED = {
     "name", "comm", "profile", "label", "peer", "target", "exe", "srcname", "namespace", "fstype", "options", "trans", "ns", "addr",
     "peer_addr", "peer_profile", "peer_label", "path",
 }  # fmt: skip
-LOST = re.compile(  # at the beginning of a line: elsewhere a program may have written it
-    r"audit: audit_lost=(\d+)|audit: (?:rate limit exceeded|backlog limit exceeded|kauditd hold queue overflow)"
-    r"|kauditd_\w+: (\d+) callbacks suppressed"
-)
+# at the beginning of a line: elsewhere a program may have written it
+LOST = re.compile(r"audit: audit_lost=(\d+)|audit: (?:rate limit exceeded|backlog limit exceeded)")
+NOT_PRINTED = re.compile(r"kauditd_\w+: (\d+) callbacks suppressed|audit: kauditd hold queue overflow")
 ENRICHED = "\x1d"  # what auditd adds for people stands behind it: auditd.conf(5), log_format
 
 
@@ -90,9 +89,10 @@ def _unhex(text: str) -> str:
     return bytes.fromhex(text).decode("utf-8", "surrogateescape") if HEX.fullmatch(text) else "" if text == "(null)" else text
 
 
-def lost(line: str) -> int:
-    """How many records the line says were lost at least; 0 for any other line. Sources: kernel/audit.c, lib/ratelimit.c."""
-    found = LOST.match(line)
-    if not found:
-        return 0
-    return int(found[1] or found[2] or 1)
+def lost(line: str, heard: bool = False) -> int:
+    """How many records the line says were lost at least; 0 for any other line. Sources: kernel/audit.c, lib/ratelimit.c.
+
+    `heard`: the audit system itself was listened to, so what was only not printed is not lost.
+    """
+    found = LOST.match(line) or (None if heard else NOT_PRINTED.match(line))
+    return int(found[1] or 1) if found else 0

@@ -1,11 +1,14 @@
-"""Where records are found: the kernel's log, auditd's file, systemd's journal. Each says what became of the attempt to read it.
+"""Where records are found: the audit system itself, the kernel's log, auditd's file, systemd's journal. Each says what became of the
+attempt to read it.
 
-A kernel hands its records to auditd where one runs, and to its own log (a ring, which forgets) where none does; journald keeps the
-kernel's log, and listens to the audit system beside auditd. So one log alone may be empty, and another one not: all are read that can be,
-and the same record in two of them is one.
+A kernel hands its records to auditd where one runs, and to its own log (a ring, which forgets) where none does, of many at once only the
+first; journald keeps the kernel's log, and listens to the audit system beside auditd. So one log alone may be empty, and another one not:
+all are read that can be, and the same record in two of them is one. Who listens to the audit system itself hears every record from then on.
 """
 
+import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -16,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from rundlet.confine.denials.audit import HEADER, NETLINK_AUDIT
 from rundlet.confine.denials.record import Record, lost, parse
 from rundlet.life.kernellog import audit_file
 
@@ -29,6 +33,9 @@ AUDIT = ("audit: ", "kauditd_")
 LARGEST = 1 << 16  # of a record in /dev/kmsg: CONSOLE_EXT_LOG_MAX is 8 KiB, and larger in the future
 NUMBERS = 1000  # of rotated files: num_logs of auditd.conf(5) is at most 999
 ALMOST = 1.0  # seconds by which the clocks of log and record may differ
+READLOG = 1  # AUDIT_NLGRP_READLOG as a mask of groups: linux/audit.h
+SO_RCVBUFFORCE = 33
+ROOM = 8 << 20  # bytes for records that have not been read yet: tens of thousands
 
 
 class Log:
@@ -51,6 +58,10 @@ class Log:
         """What has come since it was last asked."""
         raise NotImplementedError
 
+    def beside_auditd(self, since: float) -> bool:
+        """Whether it has from `since` on what the kernel gives to auditd."""
+        return False
+
     def fileno(self) -> int:
         """What can be waited on for more; -1 where nothing can, and it has to be asked now and then."""
         return -1
@@ -58,15 +69,68 @@ class Log:
     def close(self) -> None:
         """Lets go of it."""
 
-    def records(self, since: float) -> Iterator[Record]:
-        """The records that have come, from `since` on."""
+    def records(self, since: float, until: float = math.inf) -> Iterator[Record]:
+        """The records that have come, from `since` to `until`; after that they are heard of the audit system itself."""
         for line in self.lines():
             found = parse(line)
             if found:
-                if found.time >= since:
+                if since <= found.time <= until:
                     yield found
             elif self.at_time is None or self.at_time >= since - ALMOST:
-                self.lost += lost(line)
+                self.lost += lost(line, heard=until < (math.inf if self.at_time is None else self.at_time))
+
+
+class AuditSystem(Log):
+    """The kernel's audit system, heard from when it is opened on, beside auditd and whether or not one runs: kauditd_send_multicast_skb()
+    in kernel/audit.c. `speaks` once it has: in another network namespace than the first there is nothing to be heard."""
+
+    name = "audit system"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.socket: socket.socket | None = None
+        self.speaks = False
+
+    def open(self, since: float) -> None:
+        try:
+            self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, NETLINK_AUDIT)
+            try:
+                self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, ROOM)
+            except PermissionError:  # without CAP_NET_ADMIN
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM)
+            self.socket.bind((0, READLOG))
+        except OSError as e:
+            self.said = (e.strerror or "").lower() + (": it takes CAP_AUDIT_READ" if isinstance(e, PermissionError) else "")
+            self.close()
+            return
+        self.readable, self.said, self.from_ = True, "read", time.time()
+
+    def lines(self) -> Iterator[str]:
+        while self.socket:
+            try:
+                message, sender = self.socket.recvfrom(LARGEST)
+            except BlockingIOError:
+                return
+            except OSError as e:
+                if e.errno != errno.ENOBUFS:
+                    raise
+                self.lost += 1  # there was no room for one or more
+                continue
+            if sender[0] == 0 and len(message) >= HEADER.size:  # of the kernel
+                length, kind, _, _, _ = HEADER.unpack_from(message)
+                self.speaks = True
+                yield f"type={kind} {message[HEADER.size : length].decode('utf-8', 'surrogateescape')}"
+
+    def beside_auditd(self, since: float) -> bool:
+        return self.from_ is not None and self.from_ <= since + ALMOST
+
+    def fileno(self) -> int:
+        return self.socket.fileno() if self.socket else -1
+
+    def close(self) -> None:
+        if self.socket:
+            self.socket.close()
+        self.socket = None
 
 
 class KernelLog(Log):
@@ -164,6 +228,9 @@ class AuditFile(Log):
                 yield from self._on(file)
         except OSError:
             return  # between two of them
+
+    def beside_auditd(self, since: float) -> bool:
+        return True
 
     def _on(self, file: BinaryIO) -> Iterator[str]:
         """What stands in a file behind what was read of it."""
@@ -263,6 +330,9 @@ class Journal(Log):
             if text:
                 yield text
 
+    def beside_auditd(self, since: float) -> bool:
+        return self.hears
+
     def fileno(self) -> int:
         return self.child.stdout.fileno() if self.follow and self.child and self.child.stdout else -1
 
@@ -305,5 +375,5 @@ def entry(line: bytes) -> str:
 
 
 def all_logs(follow: bool = False) -> list[Log]:
-    """Every log that there may be here."""
-    return [KernelLog(), AuditFile(), Journal(follow)]
+    """Every log that there may be here. `follow`: what will be is wanted too."""
+    return [*([AuditSystem()] if follow else []), KernelLog(), AuditFile(), Journal(follow)]

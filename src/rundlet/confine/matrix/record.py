@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rundlet.confine.denials import Denial, Unreadable, read
+from rundlet.confine.denials.source import AuditSystem
 
 SLACK = 0.05  # seconds: records carry the time of the last tick, and of a loaded machine
 
@@ -29,13 +30,13 @@ class Said:
     words: tuple[str, ...]
 
 
-def said(marks: Mapping[str, Mark], label: str | None) -> dict[str, Said]:
-    """By probe, of those that the log knows; nothing where no log can be read. `label` is the container's."""
+def said(marks: Mapping[str, Mark], label: str | None, heard: AuditSystem) -> dict[str, Said]:
+    """By probe, of those that a log knows; nothing where none can be read. `label` is the container's, `heard` listened while it ran."""
     if not marks:
         return {}
     begin = min(mark.begin for mark in marks.values()) - SLACK
     try:
-        found = [denial for denial in read(begin, None) if denial.verdict in ("denied", "killed")]
+        found = [denial for denial in read(begin, None, heard=heard) if denial.verdict in ("denied", "killed")]
     except Unreadable:
         return {}
     return sorted_out(found, marks, label)

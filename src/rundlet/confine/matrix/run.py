@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rundlet import kernel as k
+from rundlet.confine.denials.source import AuditSystem
 from rundlet.confine.matrix.probes import TARGET, Command, Probe
 from rundlet.confine.matrix.record import Mark, Said, said
 from rundlet.confine.matrix.settings import ROOTLESS, Case
@@ -60,14 +61,18 @@ class Runner:
         self.count += 1
         folder = self.area / f"run{self.count}"
         folder.mkdir(mode=0o755)
+        heard = AuditSystem()
+        if self.logs:
+            heard.open(time.time())  # the kernel's log alone may drop what comes fast
         try:
             container = Container(folder, case, runtime, self.patience)
             ran = container.tried(probes)
             if self.logs and not ran.refused:
                 denied = {name for name, outcome in ran.outcomes.items() if outcome.is_ == "denied"}
-                ran.said = said({name: mark for name, mark in container.marks.items() if name in denied}, ran.facts.get("label"))
+                ran.said = said({name: mark for name, mark in container.marks.items() if name in denied}, ran.facts.get("label"), heard)
             return ran
         finally:
+            heard.close()
             shutil.rmtree(folder)
 
 
