@@ -212,6 +212,16 @@ class TestGuest:
         """Further modules of the kernel load by modprobe."""
         assert answers["links-made"].split() == ["lab0", "lab1", "lo"]
 
+    def test_modules_that_another_program_has_indexed(self, kernels: None, tmp_path: Path) -> None:
+        """busybox's depmod writes no .bin files, which kmod's modprobe reads; the machine may have got kmod since."""
+        kept = (cache.folder() / "suites/bookworm").resolve(strict=True)
+        shutil.copytree(kept, tmp_path / "kernel")
+        for file in (tmp_path / "kernel/lib/modules").glob("*/modules.*.bin"):
+            file.unlink()
+        done = run_lab("--kernel", str(tmp_path / "kernel/vmlinux"), "--", "sh", "-c", "modprobe veth && cat /sys/module/veth/initstate")
+        shutil.rmtree(tmp_path / "kernel")
+        assert (done.returncode, done.stdout) == (0, b"live\n"), done.stderr
+
     def test_orphans_are_reaped(self, answers: Answers) -> None:
         """The guest's first process buries the orphans, as a runtime expects it to."""
         assert answers["orphan"] == "buried\n"

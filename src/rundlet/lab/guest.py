@@ -100,7 +100,8 @@ if [ -d "$modules" ]; then
     mkdir -p "/lib/modules/$(uname -r)"
     mount -o bind "$modules" "/lib/modules/$(uname -r)"
 fi
-[ -e /sbin/modprobe ] || ln -s {AREA}/bin/modprobe /sbin/modprobe
+# kmod's modprobe reads indexes that no other depmod writes, and the machine may have had another when the kernel was unpacked
+[ -e /sbin/modprobe ] && [ -e "/lib/modules/$(uname -r)/modules.dep.bin" ] || ln -sf {AREA}/bin/modprobe /sbin/modprobe
 # Like a machine under systemd: a runtime has to make its mounts private by itself.
 mount --make-rshared /
 
