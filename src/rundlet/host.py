@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Literal, TypedDict
 
-    from rundlet.plan.apparmor import AppArmor, Caps
+    from rundlet.plan.apparmor import AppArmor, Caps, Component
 
     class Facts(TypedDict):
         """All facts; `nnp`, `seccomp` and `caps` are those of the calling thread; capabilities count in the runtime's own user namespace,
@@ -39,11 +39,13 @@ PROC = "/proc"
 SECURITY = "/sys/kernel/security"
 MODULES = "/sys/module"
 INITIAL = "user:[4026531837]"  # the host's own user namespace: PROC_USER_INIT_INO in include/linux/proc_ns.h
+AA_MAY_ONEXEC = 0x20000000  # include/perms.h
 SCOPED = "/attr/apparmor"  # since Linux 5.8: AppArmor's own, whichever module attr/current belongs to
 
 
 def facts(profile: "str | None" = None, everything: bool = False) -> "Facts":
-    """What the host is, for the plan; the loaded profiles are listed when a `profile` is asked for or `everything` is wanted.
+    """What the host is, for the plan; the loaded profiles are listed when a `profile` is asked for or `everything` is wanted, and with
+    everything also which of them the own label has no rule for.
 
     Raises Refused when it cannot be told whether AppArmor is on, or which label the caller has (proc(5), kernel sources
     security/apparmor/apparmorfs.c and lsm.c).
@@ -62,7 +64,7 @@ def facts(profile: "str | None" = None, everything: bool = False) -> "Facts":
         "caps": {"effective": _names(_field(status, "CapEff")), "bounding": _names(_field(status, "CapBnd"))},
         "user_namespace": user_namespace(),
         "lsm": lsm,
-        "apparmor": apparmor(kernel.release, lsm, bool(profile) or everything),
+        "apparmor": apparmor(kernel.release, lsm, bool(profile) or everything, profile, everything),
         "cgroup": layout.read(),
     }
 
@@ -82,7 +84,9 @@ def _own_status() -> str:
     return status
 
 
-def apparmor(release: str, lsm: "list[str] | None", loaded: bool) -> "AppArmor":
+def apparmor(
+    release: str, lsm: "list[str] | None", loaded: bool, profile: "str | None" = None, everything: bool = False
+) -> "AppArmor":
     """AppArmor's part of the facts, on a kernel of this `release` with these modules; the loaded profiles only when asked for.
 
     state               "on", "off" (built in, not used) or "absent" (not built in)
@@ -91,6 +95,9 @@ def apparmor(release: str, lsm: "list[str] | None", loaded: bool) -> "AppArmor":
     namespace           the policy namespace, "root" outside of any
     stack               whether the kernel can stack profiles; post_nnp_subset: compares with the label at no_new_privs
     loaded              the profiles' canonical names, None where the list is not to be had
+    lacking             "exec" and "stack" → a profile → those of the own label that have no rule for it. None where it is not to be had, or
+                        better had from the kernel's answer to the write, which is logged: only with `everything` are all profiles asked
+                        about, and in kill mode, where that answer would be a SIGKILL, the `profile`
     interface           how a label is asked for: "lsm" by system call, "scoped" or "legacy" by file
     restrict_…          the two sysctls; None where the kernel has none, or keeps it from the caller
     """
@@ -98,7 +105,7 @@ def apparmor(release: str, lsm: "list[str] | None", loaded: bool) -> "AppArmor":
     scoped = _exists(PROC + "/thread-self" + SCOPED)
     found: "AppArmor" = {
         "state": state, "label": None, "mode": None, "components": [], "namespace": None, "stack": False, "post_nnp_subset": False,
-        "loaded": None, "interface": "lsm" if _version(release) >= (6, 8) else "scoped" if scoped else "legacy",
+        "loaded": None, "lacking": None, "interface": "lsm" if _version(release) >= (6, 8) else "scoped" if scoped else "legacy",
         "restrict_unconfined": _switch(PROC + "/sys/kernel/apparmor_restrict_unprivileged_unconfined"),
         "restrict_userns": _switch(PROC + "/sys/kernel/apparmor_restrict_unprivileged_userns"),
     }
@@ -124,7 +131,40 @@ def apparmor(release: str, lsm: "list[str] | None", loaded: bool) -> "AppArmor":
     found["post_nnp_subset"] = (_try(SECURITY + "/apparmor/features/domain/post_nnp_subset") or "").strip() == "yes"
     if loaded and profiles is not None:
         found["loaded"] = list(profiles)
+    modes = {part["mode"] for part in found["components"]}
+    if "kill" in modes or (everything and "enforce" in modes):
+        targets = {canonical(profile)} if profile else set()
+        found["lacking"] = _lacking(found["components"], targets | ({"unconfined", *(profiles or ())} if everything else set()))
     return found
+
+
+def _lacking(own: "list[Component]", targets: "set[str]") -> "dict[str, dict[str, list[str]]] | None":
+    """Of the profiles in `targets` those that not every one of the `own` permits to change to, or to stack, and which do not.
+
+    Asked is what a write would be held to: the rule without a path to execute. A complaining profile permits all, and of one whose mode
+    cannot be seen nothing is known. Source: query_label() and profile_query_cb() in apparmorfs.c, label_match() in domain.c.
+    """
+    strict = [part["name"] for part in own if part["mode"] in ("enforce", "kill")]
+    found: "dict[str, dict[str, list[str]]]" = {"exec": {}, "stack": {}}
+    try:
+        for target in sorted(targets):
+            for kind, before in (("exec", ""), ("stack", "&")):
+                if lacks := [name for name in strict if not _permits(name, before + target)]:
+                    found[kind][target] = lacks
+    except OSError:
+        return None
+    return found
+
+
+def _permits(profile: str, target: str) -> bool:
+    """Whether a profile has a rule `change_profile -> TARGET,`: one question to the kernel, and its answer, for each open file."""
+    fd = posix.open(SECURITY + "/apparmor/.access", posix.O_RDWR | posix.O_CLOEXEC)
+    try:
+        posix.write(fd, f"label\0{profile}\0\2{target}".encode("utf-8", "surrogateescape"))  # 2: AA_CLASS_FILE in include/apparmor.h
+        answer = posix.read(fd, 4096).split()  # allow 0x… deny 0x… audit 0x… quiet 0x…
+    finally:
+        posix.close(fd)
+    return bool(int(answer[1], 16) & ~int(answer[3], 16) & AA_MAY_ONEXEC)
 
 
 def label_of(pid: int) -> "tuple[str, str | None]":

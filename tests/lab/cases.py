@@ -23,6 +23,7 @@ profile guarded {RUNTIME} {ALL} deny /runtime-secret r,
 }}
 profile only-exec {RUNTIME} {ALL} change_profile -> web, }}
 profile only-stack {RUNTIME} {ALL} change_profile -> &web, }}
+profile kills flags=(attach_disconnected,kill) {{ {ALL} change_profile -> &sealed, }}
 profile by-path {RUNTIME} {ALL} change_profile /bin/busybox -> web, }}
 profile by-other-path {RUNTIME} {ALL} change_profile /run/lab/rootfs/bin/busybox -> web, }}
 profile by-both {RUNTIME} {ALL} change_profile /bin/busybox -> second, change_profile /elsewhere -> web, }}
@@ -146,6 +147,10 @@ TRAPS = [
     Attempt("a rule for the path, but to another profile: run", "run", Own("by-both")),
     Attempt("a rule for the path, but to another profile: create", "create", Own("by-both")),
     Attempt("a rule for the path, but to another profile: exec", "exec", Own("by-both")),
+    # a profile that has a process killed for what it may not do
+    *(Attempt(f"kill mode, no rule: {verb}", verb, Own("kills")) for verb in VERBS),
+    *(Attempt(f"kill mode, no rule, no_new_privs: {verb}", verb, Own("kills"), nnp=True) for verb in VERBS),
+    Attempt("kill mode, a rule: run", "run", Own("kills"), "sealed", True),
     # names
     Attempt("blanks and parentheses: run", "run", profile="sp ace (x)", nnp=True),
     Attempt("blanks and parentheses, stacked: run", "run", GUARDED, "sp ace (x)", True),
@@ -160,6 +165,7 @@ TRAPS = [
     Attempt("as the container, no_new_privs, confined", "exec as it is", Own("rt"), into="web with no_new_privs"),
     Attempt("as the container, unconfined mode", "exec as it is", FREE, into="web without no_new_privs"),
     Attempt("as the container, confined", "exec as it is", Own("rt"), into="web without no_new_privs"),
+    Attempt("as the container, inside a policy namespace", "exec as it is", BOX, into="web without no_new_privs"),
     Attempt("into a container that takes signals from unconfined alone", "exec as it is", FREE, into="kin"),
     Attempt("as the container, in a user namespace", "exec as it is", into="in a user namespace"),
     # user namespaces

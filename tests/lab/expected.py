@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tests.lab.cases import UNCONFINED, USERNS
+from tests.lab.cases import UNCONFINED, USERNS, VERBS
 
 ALL = {"public", "runtime-secret", "container-secret"}
 RUNTIMES = {"public", "runtime-secret"}  # what the container's profile denies is container-secret
@@ -66,6 +66,9 @@ TRAPS: dict[str, Runs | Killed | Not] = {
     "a rule for the path, but to another profile: run": NO_PAIR,
     "a rule for the path, but to another profile: create": NO_PAIR,
     "a rule for the path, but to another profile: exec": NO_PAIR,
+    **{f"kill mode, no rule: {verb}": Not(('the profile "kills" needs the rule: change_profile -> web,', "EACCES")) for verb in VERBS},
+    **{f"kill mode, no rule, no_new_privs: {verb}": Not(('the profile "kills" needs the rule: change_profile -> &web,',)) for verb in VERBS},
+    "kill mode, a rule: run": Runs("kills//&sealed", RUNTIMES, False),
     "blanks and parentheses: run": Runs("sp ace (x)", RUNTIMES),
     "blanks and parentheses, stacked: run": Runs("guarded//&sp ace (x)", {"public"}),
     "blanks and parentheses, the runtime's: run": Runs("run (time)//&web", ALL, False),
@@ -77,6 +80,7 @@ TRAPS: dict[str, Runs | Killed | Not] = {
     "as the container, no_new_privs, confined": Runs("rt//&web", ALL, False),
     "as the container, unconfined mode": Runs("web", ALL),
     "as the container, confined": Runs("web", ALL),
+    "as the container, inside a policy namespace": Not(('"web" from the policy namespace "root"', 'in "box"', "--apparmor")),
     "into a container that takes signals from unconfined alone": Runs("kin", ALL),
     "as the container, in a user namespace": Runs("web", ALL),
     "user namespace: run": Runs("web", ALL),

@@ -156,6 +156,10 @@ def _ask(library: Library, own: Own, profile: str | None, nnp: bool, program: st
         found["refused"] = str(refused)
     except OSError as failure:
         found["errno"] = failure.errno
+    try:
+        decide(host.facts(profile, everything=True), {"profile": profile, "nnp": nnp})
+    except Refused as refused:
+        found["foreseen"] = str(refused)
     os.write(1, json.dumps(found).encode() + b"\n")
     if transition and "errno" not in found:
         if nnp:

@@ -23,7 +23,7 @@ if os.environ.get("RUNDLET_LAB") == "1":
 pytestmark = pytest.mark.skipif(bool(boot.lacking()), reason=boot.lacking())
 
 ENDED = 7  # how the probe in the container ends
-MODES = {"rt-learns": "complain", "rt-free": "unconfined", "learns-too": "complain"}
+MODES = {"rt-learns": "complain", "rt-free": "unconfined", "learns-too": "complain", "kills": "kill"}
 
 
 @pytest.fixture(autouse=True)
@@ -188,6 +188,15 @@ def test_libapparmor_agrees(seen: Results, case: Case) -> None:
             there = seen[of_case(case, verb).name]
             assert found["after"] == said(there, "label"), verb
             assert found["shown"] == parse(there["attr/apparmor/current"])[0], verb
+
+
+@pytest.mark.parametrize("case", REAL, ids=name)
+def test_what_is_refused_is_foreseen(seen: Results, case: Case) -> None:
+    """By who asks for every fact, as explain does: a rule that is missing too, where the kernel can be asked for it."""
+    found = seen[f"{name(case)}: oracle"]
+    assert ("foreseen" in found) == (case.action == "refuse" or case.errno == "EACCES"), found
+    if case.errno == "EACCES":
+        assert all(words in found["foreseen"] for words in case.says), found
 
 
 @pytest.mark.parametrize("attempt", OFF, ids=lambda attempt: attempt.name)

@@ -228,6 +228,20 @@ def test_each_confining_profile_needs_the_rule() -> None:
     assert 'the profiles "rt" and "second" each need the rule: change_profile -> &web,' in text
 
 
+def test_a_rule_that_is_known_to_be_missing_is_asked_for_before_the_kernel_is() -> None:
+    """In the words for the kernel's own answer, naming just those that lack it."""
+    lacking = {"exec": {"web": ["second"]}, "stack": {"unconfined": ["rt", "second"]}}
+    host = facts(TWO, lacking=lacking)
+    with pytest.raises(Refused) as found:
+        decide(host, {"profile": "web", "nnp": False})
+    assert str(found.value) == 'write to `/proc/thread-self/attr/apparmor/exec`: EACCES: the profile "second" needs the rule: change_profile -> web,'
+    assert decide(host, {"profile": "web", "nnp": True}).action == "stack"
+    assert decide(host, {"profile": "unconfined", "nnp": False}).action == "exec"
+    assert decide(facts(TWO, lacking=None), {"profile": "web", "nnp": False}).action == "exec"
+    with pytest.raises(Refused, match="is not loaded"):  # as the kernel has it: what is not there before what is not permitted
+        decide(facts(TWO, lacking={"exec": {"nope": ["rt"]}, "stack": {}}), {"profile": "nope", "nnp": False})
+
+
 def test_the_unconfined_need_no_rule() -> None:
     for own in (PLAIN, FREE):
         text = write_failed(EXEC, facts(own), ERRNO["EACCES"])

@@ -190,6 +190,14 @@ def test_modes_of_a_stack_are_unknown_without_the_list(tree: Tree) -> None:
     assert found["loaded"] is None
 
 
+@pytest.mark.parametrize("label", ["unconfined\n", "rt (complain)\n", "rt (enforce)\n", "rt (kill)\n"])
+def test_rules_that_cannot_be_asked_for_are_unknown(tree: Tree, label: str) -> None:
+    """There is no `.access` here; what complains or is unconfined needs no rule."""
+    tree.on(label)
+    tree.securityfs("web (enforce)\n")
+    assert host.apparmor(RELEASES["lsm"], None, True, "web", everything=True)["lacking"] is None
+
+
 def test_what_is_loaded(tree: Tree) -> None:
     tree.on()
     tree.securityfs("sp ace (x) (complain)\nweb//hat (enforce)\n:box://web (enforce)\n:box:other (kill)\n")

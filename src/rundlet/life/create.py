@@ -183,6 +183,9 @@ class Creation(deciding.Decision):
                 "seccomp": self.plan.seccomp, "bounding": self.plan.capabilities,
             },
         }
+        namespace = self.facts["apparmor"]["namespace"]
+        if transition.action != "keep" and namespace and namespace != "root":
+            record["policy"] = namespace
         if self.unit:
             record["cgroup"] = []  # until it is known that no unit of somebody else's has the name
         return record

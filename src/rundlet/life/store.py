@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         expect: Expect | None
         keyring: NotRequired[bool]  # whether the container has a session keyring of its own
         rdt: NotRequired[Group]  # its group of resctrl
+        policy: NotRequired[str]  # the policy namespace in which its profile has its name, where that is not the first one
         apparmor: NotRequired[Policy]  # the profiles that it brought along
         systemd: NotRequired[Made]  # the unit, where systemd made the cgroup
 

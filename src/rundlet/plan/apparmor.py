@@ -18,6 +18,7 @@ from rundlet.plan.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Literal, TypedDict
 
     class Component(TypedDict):
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         stack: bool
         post_nnp_subset: bool
         loaded: list[str] | None
+        lacking: dict[str, dict[str, list[str]]] | None
         interface: Literal["lsm", "scoped", "legacy"]
         restrict_unconfined: bool | None
         restrict_userns: bool | None
@@ -133,8 +135,12 @@ def decide(facts: "Situation", request: "Request") -> Transition:
     else:
         row = 6 if confined and nnp else 5 if confined else 4
     if confined and nnp:
-        return Transition("stack", target, tuple(sorted({*own, target})), _why_stack(own, confined, target, facts, request), row)
-    return Transition("exec", target, (target,), _why_exec(own, confined, target, host), row)
+        found = Transition("stack", target, tuple(sorted({*own, target})), _why_stack(own, confined, target, facts, request), row)
+    else:
+        found = Transition("exec", target, (target,), _why_exec(own, confined, target, host), row)
+    if lacking := (host.get("lacking") or {}).get(found.action, {}).get(target):
+        raise Refused(_write(host, "EACCES", _no_rule(found, lacking)))
+    return found
 
 
 _STATES = {"absent": "the kernel has no AppArmor", "off": "AppArmor is off"}
@@ -256,7 +262,7 @@ def _load(target: str, host: "AppArmor") -> str:
     return f"load it with: {loading(target)}{inside}"
 
 
-def _userns(own: "dict[str, str]") -> str:
+def _userns(own: "Iterable[str]") -> str:
     # kernel.apparmor_restrict_unprivileged_userns put the runtime there, and from there no transition is permitted
     if "unprivileged_userns" not in own:
         return ""
@@ -296,7 +302,7 @@ def write_failed(transition: Transition, facts: "Situation", errno: int, call: s
     elif errno == ERRNO["EACCES"]:
         strict = [part for part in confined if own[part] != "complain"] or confined
         if strict:
-            why = f"{_each(strict)} the rule: {rule(transition)}{_userns(own)}"
+            why = _no_rule(transition, strict)
         else:
             why = "nothing confines the runtime, but a tracer of it may be; do not trace it under another profile"
     elif errno == ERRNO["EPERM"]:
@@ -306,7 +312,15 @@ def write_failed(transition: Transition, facts: "Situation", errno: int, call: s
         why = f'"{transition.action} {transition.profile}" is not understood; another security module may own this attribute'
     else:
         why = f'the kernel does not take "{transition.action} {transition.profile}"'
-    return f"write to `{path}`: {name}: {why}"
+    return _write(host, name, why)
+
+
+def _write(host: "AppArmor", name: str, why: str) -> str:
+    return f"write to `/proc/{ATTRIBUTE[host['interface']]}`: {name}: {why}"
+
+
+def _no_rule(transition: Transition, who: "list[str]") -> str:
+    return f"{_each(who)} the rule: {rule(transition)}{_userns(who)}"
 
 
 def _each(names: "list[str]") -> str:

@@ -61,7 +61,8 @@ def labelled(facts: Any, label: str, there: dict[str, Loaded] | None) -> Any:
     there = there or {}
     modes = {name: there[name].mode if name in there else mode or "enforce" for name in names} | {"unconfined": "unconfined"}
     own = [{"name": name, "mode": modes[name]} for name in names]
-    return {**facts, "apparmor": {**facts["apparmor"], "state": "on", "label": text, "mode": mode, "components": own, "stack": True}}
+    other = {"state": "on", "label": text, "mode": mode, "components": own, "stack": True, "lacking": None}
+    return {**facts, "apparmor": {**facts["apparmor"], **other}}
 
 
 def of_text(source: Source) -> list[tuple[str, str, str]]:
