@@ -33,7 +33,7 @@ class Not:
     status: int = 1
 
 
-REMOVED = Not(('the label "fleeting" is still the one asked for', 'the profile "fleeting" was removed, which', "`/proc/thread-self/attr/apparmor/exec`"))
+REMOVED = Not(('the label "fleeting" is still the one asked for', 'the profile "fleeting" or one of the runtime was removed', "`/proc/thread-self/attr/apparmor/exec`"))
 REFUSED = Not(('cannot apply the apparmor profile "sealed"', 'the label would be "sealed//&unconfined"', "CAP_MAC_OVERRIDE"))
 ADDED = "adds unconfined where the runtime is unconfined and lacks CAP_MAC_OVERRIDE"
 # a rule for the program exists, but not for this profile: the kernel says no at the execve itself

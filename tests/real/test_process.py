@@ -664,6 +664,23 @@ def test_capabilities_of_a_user_namespace_of_its_own_are_no_fault(leaves: bool) 
             child.kill()
 
 
+def test_what_is_mounted_over_a_file_of_the_process_is_not_believed(tmp_path: Path) -> None:
+    """Whoever may do that in the runtime's mount namespace could have the kernel say anything."""
+    asked: Any = {"action": "keep", "profile": "", "label": [], "nnp": True, "seccomp": False, "bounding": 0}
+    lie = tmp_path / "lie"
+    lie.write_text("NoNewPrivs:\t1\nCapBnd:\t0\n")
+    with subprocess.Popen(["sleep", "1000"]) as child:
+        subprocess.run(["mount", "--bind", lie, f"/proc/{child.pid}/status"], check=True)
+        watch = observe.Watch(child.pid, asked)
+        try:
+            with pytest.raises(Refused, match="something is mounted over /proc or status of the process there"):
+                watch.check()
+        finally:
+            watch.close()
+            subprocess.run(["umount", f"/proc/{child.pid}/status"], check=True)
+            child.kill()
+
+
 def test_ambient_capabilities_that_cannot_be_raised_are_told(box: Box) -> None:
     """Loudly, since the program will lack them; and the others are there."""
     sets = {kind: ["CAP_KILL", "CAP_CHOWN"] for kind in ("bounding", "effective", "permitted", "ambient")}

@@ -141,10 +141,24 @@ def _wait_for_credentials(folder: int) -> None:
         pass
 
 
+def _read(name: str, folder: int) -> str:
+    """A file of a process's, which has nothing mounted over it: whoever may do so could have the kernel say anything.
+    Raises OSError, and Refused."""
+    fd = posix.open(name, O_RDONLY | O_CLOEXEC, dir_fd=folder)
+    try:
+        about = posix.fstat(fd)
+        if about.st_dev != posix.fstat(folder).st_dev or about.st_size:  # those of procfs have no size
+            why = "the process is killed, for it cannot be seen how it runs"
+            raise Refused(f"{why}: something is mounted over /proc or {name} of the process there", "unmount it")
+        return store.whole(fd).decode("utf-8", "surrogateescape")
+    finally:
+        posix.close(fd)
+
+
 def _label(folder: int, pid: int) -> "tuple[str, str | None]":
     for name in ("attr/apparmor/current", "attr/current"):
         try:
-            return parse(store.read(name, folder).decode("utf-8", "surrogateescape"))
+            return parse(_read(name, folder))
         except FileNotFoundError:
             if store.stat(pid) is None:
                 raise
@@ -154,14 +168,13 @@ def _label(folder: int, pid: int) -> "tuple[str, str | None]":
 def _any_label(folder: int) -> "tuple[str | None, str | None]":
     """The label where nothing was asked, for the record alone."""
     try:
-        return parse(store.read("attr/apparmor/current", folder).decode("utf-8", "surrogateescape"))
-    except OSError:
+        return parse(_read("attr/apparmor/current", folder))
+    except (OSError, Refused):
         return None, None
 
 
 def _status(folder: int) -> "dict[str, str]":
-    text = store.read("status", folder).decode("utf-8", "replace")
-    return dict(line.partition(":\t")[::2] for line in text.splitlines())
+    return dict(line.partition(":\t")[::2] for line in _read("status", folder).split("\n"))  # a name may hold what else ends a line
 
 
 def _capabilities(mask: int) -> "list[str]":

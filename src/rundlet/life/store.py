@@ -229,12 +229,17 @@ def read(path: str, folder: "int | None" = None) -> bytes:
     """A whole file; a relative path is taken from the `folder` behind a descriptor."""
     fd = posix.open(path, O_RDONLY | O_CLOEXEC, dir_fd=folder)
     try:
-        parts = []
-        while part := posix.read(fd, PIECE):
-            parts.append(part)
-        return b"".join(parts)
+        return whole(fd)
     finally:
         posix.close(fd)
+
+
+def whole(fd: int) -> bytes:
+    """What is left to read of a file."""
+    parts = []
+    while part := posix.read(fd, PIECE):
+        parts.append(part)
+    return b"".join(parts)
 
 
 def make(options: "Options") -> Container:

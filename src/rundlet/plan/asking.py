@@ -74,8 +74,8 @@ def still(transition: Transition, interface: "Literal['lsm', 'scoped', 'legacy']
     what = f'see that the label "{transition.profile}" is still the one asked for'
     # engines look for the path between backticks
     hint = (
-        f'read from `/proc/{ATTRIBUTE[interface]}`: the profile "{transition.profile}" was removed, which loading it again does not undo; '
-        "load it, and create the container anew"
+        f'read from `/proc/{ATTRIBUTE[interface]}`: the profile "{transition.profile}" or one of the runtime was removed, or '
+        "no longer confines the runtime, which loading it again does not undo; load it, and create the container anew"
     )
     return (Step(what, *calls, kind="still", hint=hint),)
 
