@@ -280,6 +280,7 @@ def test_engines_know_a_failed_write_as_one_of_a_label(interface: str, own: dict
             ': ENOENT: apparmor profile "web" of the policy namespace "root" is not loaded; load it with: apparmor_parser -r FILE',
         ),
         ("EACCES", "lsm_set_self_attr", ': EACCES: the profile "rt" needs the rule: change_profile -> &web,'),
+        ("ENOSYS", "openat2", ": ENOSYS: openat2 failed; a seccomp filter around the runtime has to permit it"),
         ("EPERM", "write", ': EPERM: "rt" confines the runtime, and no_new_privs allows no change to "web"'),
         ("EINVAL", "write", ': EINVAL: "stack web" is not understood'),
         ("ENOMEM", "write", ': ENOMEM: the kernel does not take "stack web"'),

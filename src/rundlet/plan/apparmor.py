@@ -296,7 +296,11 @@ def write_failed(transition: Transition, facts: "Situation", errno: int, call: s
         return f"write to `{path}`: {why}; {_load(transition.profile, host)}"
     if call not in ("write", "lsm_set_self_attr"):
         file = path.replace("/proc/thread-self", "@{PROC}/@{pid}/task/@{tid}")
-        why = f"{call} failed" + (f"; {_each(confined)} the rule: owner {file} rw," if errno == ERRNO["EACCES"] and confined else "")
+        why = f"{call} failed"
+        if errno == ERRNO["EACCES"] and confined:
+            why += f"; {_each(confined)} the rule: owner {file} rw,"
+        elif errno in (ERRNO["EPERM"], ERRNO["ENOSYS"]):
+            why += "; a seccomp filter around the runtime has to permit it"
     elif errno == ERRNO["ENOENT"]:
         why = f"apparmor profile {_where(transition.profile, host)} is not loaded; {_load(transition.profile, host)}"
     elif errno == ERRNO["EACCES"]:
