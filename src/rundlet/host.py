@@ -209,11 +209,12 @@ def _state() -> "Literal['on', 'off', 'absent']":
 
 def _mode(name: str, whole: "str | None", count: int, profiles: "dict[str, str] | None") -> str:
     """The mode of one profile of a label of `count`, whose mode the kernel says is `whole`."""
-    if split_namespace(name)[1] == "unconfined":
-        return "unconfined"
-    if count == 1:
-        return "unconfined" if whole == "-" else whole or "unknown"  # Linux 4.13 to 5.7 print a dash: label_modename() in label.c
-    return (profiles or {}).get(name, "unknown")
+    plain = split_namespace(name)[1] == "unconfined"  # a profile that is loaded may have that very name, and then it has a mode
+    if count > 1:
+        return (profiles or {}).get(name, "unconfined" if plain else "unknown")
+    if whole is None:
+        return "unconfined" if plain else "unknown"
+    return "unconfined" if whole == "-" else whole  # Linux 4.13 to 5.7 print a dash: label_modename() in label.c
 
 
 def _profiles() -> "dict[str, str] | None":

@@ -242,6 +242,13 @@ def test_a_rule_that_is_known_to_be_missing_is_asked_for_before_the_kernel_is() 
         decide(facts(TWO, lacking={"exec": {"nope": ["rt"]}, "stack": {}}), {"profile": "nope", "nnp": False})
 
 
+def test_a_profile_called_unconfined_is_what_it_is() -> None:
+    host = facts({"unconfined": "enforce"}, loaded=["unconfined", "web"])
+    assert decide(host, {"profile": "web", "nnp": True}).expected == ("unconfined", "web")
+    with pytest.raises(Refused, match="a profile of that name is loaded, and the kernel would take that one"):
+        decide(host, {"profile": "unconfined", "nnp": False})
+
+
 def test_the_unconfined_need_no_rule() -> None:
     for own in (PLAIN, FREE):
         text = write_failed(EXEC, facts(own), ERRNO["EACCES"])

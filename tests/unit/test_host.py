@@ -173,6 +173,7 @@ def test_unconfined(tree: Tree) -> None:
         ("rt//&unconfined (enforce)\n", {"rt": "enforce", "unconfined": "unconfined"}),
         ("rt//&:box:web//&other (mixed)\n", {"rt": "enforce", ":box:web": "enforce", ":box:other": "unknown"}),
         ("rt//&removed (mixed)\n", {"rt": "enforce", "removed": "unknown"}),
+        ("unconfined (enforce)\n", {"unconfined": "enforce"}),
     ],
 )
 def test_the_mode_of_each_profile(tree: Tree, label: str, modes: dict[str, str]) -> None:
@@ -181,6 +182,16 @@ def test_the_mode_of_each_profile(tree: Tree, label: str, modes: dict[str, str])
     found = host.apparmor(RELEASES["lsm"], None, False)
     assert {part["name"]: part["mode"] for part in found["components"]} == modes
     assert found["loaded"] is None  # not asked for
+
+
+@pytest.mark.parametrize(
+    ("label", "mode"), [("unconfined\n", "unconfined"), ("unconfined (complain)\n", "complain"), ("rt//&unconfined (mixed)\n", "complain")]
+)
+def test_a_profile_may_be_called_unconfined(tree: Tree, label: str, mode: str) -> None:
+    tree.on(label)
+    tree.securityfs("rt (enforce)\nunconfined (complain)\n")
+    found = host.apparmor(RELEASES["lsm"], None, True)
+    assert found["components"][-1] == {"name": "unconfined", "mode": mode}
 
 
 def test_modes_of_a_stack_are_unknown_without_the_list(tree: Tree) -> None:

@@ -228,7 +228,7 @@ def _is_added_to(own: "dict[str, str]", facts: "Situation") -> bool:
     # aa_change_profile() in domain.c: of a plainly unconfined task; in a policy namespace it may be a stack that cannot be seen from inside
     host = facts["apparmor"]
     return (
-        bool(host["restrict_unconfined"]) and list(own) == ["unconfined"] and host["namespace"] == "root"
+        bool(host["restrict_unconfined"]) and own == {"unconfined": "unconfined"} and host["namespace"] == "root"
         and ("CAP_MAC_OVERRIDE" not in facts["caps"]["effective"] or facts.get("user_namespace", False))
     )
 

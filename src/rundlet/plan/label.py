@@ -113,6 +113,8 @@ def name_fault(name: str, loaded: "Collection[str] | None" = None) -> str:
         return f"it is longer than {LONGEST} bytes"
     if not profile or (name[:1] == ":" and not namespace):
         return "it names no profile, which means unconfined to the kernel"
+    if profile == "unconfined" and canonical(name) in map(canonical, loaded or ()):
+        return "a profile of that name is loaded, and the kernel would take that one"
     if profile != "unconfined" and "unconfined".startswith(profile) and canonical(name) not in map(canonical, loaded or ()):
         return "the kernel takes it for short for unconfined"
     return ""
