@@ -8,12 +8,15 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from rundlet.cgroup import tasks
+from rundlet.cgroup.place import place
 from rundlet.life import store
 from tests import bundles
 from tests.bundles import CGROUPS, Box, status_of, user_namespace
@@ -99,19 +102,49 @@ def test_the_next_one_of_its_name_is_not_taken_for_the_one_that_was_waited_for(b
     pid = box.created()
     box.ended()
     folder = box.root / box.id
-    lock = os.open(folder, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    os.set_inheritable(lock, False)
-    deleting = spawn(box, "delete", "--force", box.id)
-    assert bundles.eventually(lambda: waits_for_a_lock(deleting.pid))
-    shutil.rmtree(folder)  # as the command that holds the lock would
-    for cgroup in box.cgroups():
-        cgroup.rmdir()
-    other = box.created()
-    os.close(lock)
+    with locked(folder):
+        deleting = spawn(box, "delete", "--force", box.id)
+        assert bundles.eventually(lambda: waits_for_a_lock(deleting.pid))
+        shutil.rmtree(folder)  # as the command that holds the lock would
+        for cgroup in box.cgroups():
+            cgroup.rmdir()
+        other = box.created()
     assert deleting.wait() == 0
     assert (box.status, box.pid) == ("created", other)
     assert other != pid
+
+
+def test_an_exec_that_has_waited_for_resume_writes_down_alone_what_it_is_given(box: Box) -> None:
+    """While it waits other commands are at the container; one that replaces the file of the execs must not lose its line."""
+    if not CGROUPS["mounts"]:
+        pytest.skip("no cgroups")
+    box.started()
+    box.ok("pause", box.id)
+    waiting = spawn(box, "exec", "--ignore-paused", "--detach", "--user", "1000", box.id, "sleep", "1000")
+    procs = box.cgroups()[0] / "cgroup.procs"
+    assert bundles.eventually(lambda: len(procs.read_text().split()) == 2)
+    with locked(box.root / box.id):  # as by another command
+        tasks.thaw(place(CGROUPS, str(box.linux["cgroupsPath"]), ""))
+        assert bundles.eventually(lambda: waits_for_a_lock(waiting.pid) or waiting.poll() is not None)
+        written = box.root / box.id / "execs"
+        assert not written.exists()
+        other = {"pid": 1, "start": 1, "process": {"user": {"uid": 1, "gid": 1, "umask": None, "additionalGids": []}}, "expect": None}
+        written.write_text(json.dumps(other) + "\n")
+    assert waiting.wait() == 0
+    assert [json.loads(line)["process"]["user"]["uid"] for line in written.read_text().splitlines()] == [1, 1000]
+    box.ok("pause", box.id)  # the lock is free again
+    box.ok("resume", box.id)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the lock of a container, as a command does."""
+    lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def waits_for_a_lock(pid: int) -> bool:

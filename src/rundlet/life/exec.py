@@ -215,7 +215,7 @@ def join(
         if held >= 0:
             posix.close(held)
     try:
-        _carry_out(executor, plan, at, record, proc, facts, options, receivers, config, before)
+        _carry_out(executor, plan, at, container, record, proc, facts, options, receivers, config, before)
     except BaseException as first:
         try:
             if options.ignore_paused:
@@ -252,8 +252,8 @@ def _hold(record: "Record", mount_namespace: bool) -> "tuple[int, int]":
 
 
 def _carry_out(
-    executor: "Executor", plan: "stages.Plan", at: "cgroup_place.Place", record: "Record", proc: "Process", facts: "host.Facts",
-    options: "Options", receivers: "list[socket]", config: "Config", before: "Callable[[], None] | None",
+    executor: "Executor", plan: "stages.Plan", at: "cgroup_place.Place", container: "Container", record: "Record", proc: "Process",
+    facts: "host.Facts", options: "Options", receivers: "list[socket]", config: "Config", before: "Callable[[], None] | None",
 ) -> None:
     outside = executor.pid
     steps = plan.stage("outside")
@@ -288,12 +288,6 @@ def _carry_out(
     except StepFailed as failed:
         raise process.telling(failed, steps, plan.transition, facts) from None
     process.give_home(executor, reply, proc)
-    if before:
-        before()
-    if plan.stage("scheduling"):
-        process.take_turns(plan.stage("scheduling"), executor.pid)
-    for receiver in receivers:
-        sockets.hand_out(receiver, executor.pid, b"setns")
     expect: "store.Expect" = {
         "action": plan.transition.action, "profile": plan.transition.profile, "label": list(plan.transition.expected), "nnp": plan.nnp,
         "seccomp": plan.seccomp, "bounding": plan.capabilities,
@@ -301,7 +295,14 @@ def _carry_out(
     if _otherwise(proc, config["process"]) or expect != record["expect"]:
         from rundlet.life import execs
 
-        execs.note(f"{store.root(options)}/{record['id']}", record, executor.pid, proc, expect)
+        # the container stands still no more, so whoever has the lock lets it go again
+        container.locked(lambda: execs.note(container.fd, record, executor.pid, proc, expect))
+    if before:
+        before()
+    if plan.stage("scheduling"):
+        process.take_turns(plan.stage("scheduling"), executor.pid)
+    for receiver in receivers:
+        sockets.hand_out(receiver, executor.pid, b"setns")
     watch = observe.Watch(executor.pid, expect)
     # before the program runs: whoever is told by it that it runs may look for the file
     if options.pid_file:

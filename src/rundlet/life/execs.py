@@ -33,16 +33,16 @@ MATTERS = ("user", "capabilities", "rlimits", "noNewPrivileges", "apparmorProfil
 LARGE = 1 << 14  # bytes, from which on it is worth looking what can go
 
 
-def note(folder: str, record: "Record", pid: int, proc: "Process", expect: "Expect") -> None:
-    """Writes down what the exec that is process `pid` is held to. Raises Fault where that cannot be: then it must not run."""
+def note(folder: int, record: "Record", pid: int, proc: "Process", expect: "Expect") -> None:
+    """Writes down what the exec that is process `pid` is held to, in the container's folder, which is locked. Raises Fault where that
+    cannot be: then it must not run."""
     found = store.stat(pid)
     line: "dict[str, Any]" = {
         "pid": pid, "start": found[1] if found else 0,
         "process": {key: proc[key] for key in MATTERS}, "expect": expect,  # type: ignore[literal-required]
     }
-    path = f"{folder}/{FILE}"
     try:
-        fd = posix.open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o600)
+        fd = posix.open(FILE, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o600, dir_fd=folder)
         try:
             posix.write(fd, jsontext.dumps(line).encode() + b"\n")
             large = posix.fstat(fd).st_size > LARGE
@@ -51,26 +51,29 @@ def note(folder: str, record: "Record", pid: int, proc: "Process", expect: "Expe
         if large:
             _prune(folder, record)
     except OSError as e:
-        raise Fault(f"cannot write {path}: {(e.strerror or '').lower()}") from None
+        raise Fault(f"cannot write {FILE} in the container's folder: {(e.strerror or '').lower()}") from None
 
 
 def load(folder: str) -> "list[Line]":
     """The lines, in the order of the execs; none where there are none."""
     try:
-        text = store.read(f"{folder}/{FILE}")
+        return _lines(store.read(f"{folder}/{FILE}"))
     except FileNotFoundError:
         return []
+
+
+def _lines(text: bytes) -> "list[Line]":
     return [jsontext.loads(line, FILE) for line in text.splitlines()]  # type: ignore[misc]
 
 
-def _prune(folder: str, record: "Record") -> None:
+def _prune(folder: int, record: "Record") -> None:
     """Leaves the lines of processes that run, or of which something that runs may be a descendant: in their session, or as young and in one
     of its own."""
     at = place.load(record["cgroup"])
     if not at.dirs:
         return
     alive = {pid: about for pid in tasks.pids(at) if (about := _about(pid))}
-    lines = load(folder)
+    lines = _lines(store.read(FILE, folder))
     running = {line["pid"] for line in lines if alive.get(line["pid"], (0, 0))[1] == line["start"]}
     first = alive.get(record["pid"], (0, 0))[0]
     strays = [start for pid, (session, start) in alive.items() if session not in running and session != first and pid != record["pid"]]
@@ -80,12 +83,7 @@ def _prune(folder: str, record: "Record") -> None:
         if line["pid"] in running or line["pid"] in sessions or any(start >= line["start"] for start in strays)
     ]
     if len(kept) < len(lines):
-        text = "".join(jsontext.dumps(line) + "\n" for line in kept)
-        fd = posix.open(folder, posix.O_RDONLY | posix.O_DIRECTORY | O_CLOEXEC)
-        try:
-            store.put(fd, FILE, text.encode())
-        finally:
-            posix.close(fd)
+        store.put(folder, FILE, "".join(jsontext.dumps(line) + "\n" for line in kept).encode())
 
 
 def _about(pid: int) -> "tuple[int, int] | None":

@@ -18,6 +18,7 @@ from rundlet.errors import BadSpec, Fault, Usage, WrongState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NotRequired, TypedDict
 
     from rundlet.executor.client import Executor
@@ -139,6 +140,7 @@ class Container:
         self.folder = folder
         self.fd = fd
         self.damaged = damaged  # there was a record, which nobody can read any more
+        self.shared = False  # whether the lock was let go
         self._record = record
         self.last: "Program | Packed | None" = None  # the last stage, where this very command has sent it
         self.waiting: "tuple[Executor, tuple[Step, ...] | Packed] | None" = None  # who waits for this very command, and for what
@@ -179,6 +181,21 @@ class Container:
     def unlock(self) -> None:
         """Lets other commands at the container, such as the one that this command waits for."""
         flock(self.fd, LOCK_UN)
+        self.shared = True
+
+    def locked(self, act: "Callable[[], None]") -> None:
+        """Calls `act` while no other command is at the container: where the lock was let go, it is taken for this alone. Raises WrongState
+        when the container has been deleted meanwhile."""
+        if not self.shared:
+            act()
+            return
+        flock(self.fd, LOCK_EX)
+        try:
+            if not self.exists():
+                raise WrongState(f"container {self.folder.rpartition('/')[2]} does not exist")
+            act()
+        finally:
+            flock(self.fd, LOCK_UN)
 
     def close(self) -> None:
         """Lets go of the lock."""
