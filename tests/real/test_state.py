@@ -17,6 +17,7 @@ import pytest
 
 from rundlet.cgroup import tasks
 from rundlet.cgroup.place import place
+from rundlet.life import record as record_file
 from rundlet.life import store
 from tests import bundles
 from tests.bundles import CGROUPS, Box, status_of, user_namespace
@@ -134,6 +135,75 @@ def test_an_exec_that_has_waited_for_resume_writes_down_alone_what_it_is_given(b
     assert [json.loads(line)["process"]["user"]["uid"] for line in written.read_text().splitlines()] == [1, 1000]
     box.ok("pause", box.id)  # the lock is free again
     box.ok("resume", box.id)
+
+
+def cut_off(box: Box, verb: str) -> int:
+    """Has a start killed that has let its program go, before it has said how that runs: in the wait for the exec, or, of a run, where the
+    record of what was seen takes its place (after those of config.json, and of state.json twice). The pid of the first process."""
+    when = "recvfrom:signal=KILL:when=1" if verb == "start" else "renameat:signal=KILL:when=4"
+    if verb == "start":
+        box.created()
+        words = box.words("start", box.id)
+    else:
+        box.save()
+        words = box.words("run", "--detach", "--bundle", str(box.bundle), box.id)
+    strace = ["strace", "-qq", "-o", os.devnull, "-e", f"inject={when}"]
+    killed = subprocess.run([*strace, *words], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    pid = box.pid
+    assert bundles.eventually(lambda: bundles.is_busybox(pid))
+    assert "observed" not in (record_file.load(str(box.root / box.id)) or {})
+    return pid
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="there is no strace")
+@pytest.mark.parametrize("verb", ["start", "run"])
+def test_a_start_that_was_cut_off_owes_the_look_at_its_program(box: Box, verb: str) -> None:
+    """Whoever asks is told; the next command that has to do with what runs looks first."""
+    pid = cut_off(box, verb)
+    with locked(box.root / box.id):
+        assert "unchecked" not in box.state, "a start may be under way"
+    state = box.state
+    assert (state["status"], state["unchecked"]) == ("running", True)
+    listed = box.call_apart("list", "--format", "json")
+    assert [row["unchecked"] for row in json.loads(listed.out)] == [True]
+    assert f"container {box.id}: its start was cut off before it was looked at how its program runs" in listed.err
+    verified = box.call_apart("verify", box.id)
+    assert verified.status == 2 and "was cut off before it was looked at" in verified.out, verified
+    watched = box.call_apart("watch", "--once")
+    assert "was cut off before it was looked at" in watched.out, watched
+    assert box.exec("true").status == 0
+    assert (box.status, box.pid, "unchecked" in box.state) == ("running", pid, False)
+    assert box.call_apart("verify", box.id).status == 0
+    assert verb == "run" or json.loads(box.call_apart("record", "--json", box.id).out)["observed"]["noNewPrivileges"] is True
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="there is no strace")
+@pytest.mark.parametrize("words", [["start"], ["exec", "true"], ["pause"], ["update", "--pids-limit", "99"]], ids=lambda words: words[0])
+def test_what_a_start_that_was_cut_off_has_let_go_is_killed_where_it_is_not_as_decided(box: Box, words: list[str]) -> None:
+    cut_off(box, "start")
+    file = box.root / box.id / "state.json"
+    record = json.loads(file.read_text())
+    record["expect"]["seccomp"] = True  # and the kernel has not done it
+    file.write_text(json.dumps(record))
+    done = box.call_apart(words[0], box.id, *words[1:])
+    assert done.status != 0
+    assert "the process does not run as was decided and is killed: no seccomp filter is in force" in done.err
+    assert bundles.eventually(lambda: box.status == "stopped")
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="there is no strace")
+@pytest.mark.parametrize("verb", ["start", "run"])
+def test_what_a_start_that_was_cut_off_has_let_go_can_be_killed_and_deleted(box: Box, verb: str) -> None:
+    pid = cut_off(box, verb)
+    done = box.call_apart("start", box.id)
+    assert done.status == 1 and "cannot start a container that is running" in done.err
+    box.ok("kill", box.id, "KILL")
+    assert status_of(pid) == 128 + signal.SIGKILL
+    box.ok("delete", box.id)
+    other = box.another()
+    cut_off(other, verb)
+    other.ok("delete", "--force", other.id)
 
 
 @contextmanager

@@ -103,7 +103,11 @@ class BaseContainer(Holder):
 
     def state(self) -> State:
         """What it is doing; a few small files are read, and nothing is waited for. Raises WrongState when there is no such container."""
-        return life_list.shown(self.record())  # type: ignore[return-value]
+        container = store.find_in(top(self.root), self.id, lock=False)
+        try:
+            return store.shown(container)  # type: ignore[return-value]
+        finally:
+            container.close()
 
     @property
     def pid(self) -> int:

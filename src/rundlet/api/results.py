@@ -18,6 +18,7 @@ class State(TypedDict):
     rootfs: str
     created: str  # RFC 3339
     owner: str
+    unchecked: NotRequired[bool]  # its start was cut off before it was looked at how its program runs
 
 
 class ProgramFailed(Fault):

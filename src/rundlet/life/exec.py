@@ -34,7 +34,7 @@ def main(options: "Options") -> int:
     signals: "Signals | None" = None
     try:
         record = container.record
-        now = store.status(record)
+        now = store.settled(container)
         if now == "paused" and not options.ignore_paused:
             raise WrongState("cannot exec in a paused container (use --ignore-paused to override)")
         if now not in ("running", "created", "paused"):

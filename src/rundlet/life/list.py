@@ -9,7 +9,6 @@ from rundlet.life import store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rundlet.life.store import Record
     from rundlet.options import Options
 
 COLUMNS = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
@@ -39,7 +38,7 @@ def states(top: str) -> "list[dict[str, object]]":
             try:
                 if not container.complete and not container.damaged and _idle(container.fd):
                     log.warning(f"container {name} was never completed; remove it with delete --force")
-                record = container.record
+                row = store.shown(container)
             finally:
                 container.close()
         except WrongState:
@@ -47,13 +46,12 @@ def states(top: str) -> "list[dict[str, object]]":
         except Fault as fault:
             log.warning(str(fault))
             continue
-        rows.append(shown(record))
+        if "unchecked" in row:
+            from rundlet.life import late
+
+            log.warning(f"container {name}: {late.WHY}", loud=True)
+        rows.append(row)
     return rows
-
-
-def shown(record: "Record") -> "dict[str, object]":
-    """The state of a container, and what else is known of it."""
-    return store.state(record) | {"rootfs": record["rootfs"], "created": record["created"], "owner": record["owner"]}
 
 
 def _idle(fd: int) -> bool:

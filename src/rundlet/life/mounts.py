@@ -48,8 +48,7 @@ def main(options: "Options") -> int:
 
 def _config(container: "Container", path: str) -> "tuple[Config, list[dict[str, Any]]]":
     """The container's configuration with the mounts of the file in the place of its own, and those as the file has them."""
-    record = container.record
-    now = store.status(record)
+    now = store.settled(container)
     if now not in ("created", "running", "paused"):
         raise WrongState(f"cannot change the mounts of a container that is {now}: container not running")
     config = spec.load(container.config())[0]

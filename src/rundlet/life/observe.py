@@ -60,6 +60,17 @@ class Watch:
         return verify(self.folder, self.pid, self.expect, self.before)
 
 
+def insist(record: "Record", folder: int, before: Before) -> "Seen | None":
+    """As verify(), of a container's first process: the container is killed where that does not run as was decided, or cannot be seen."""
+    try:
+        return verify(folder, record["pid"], record["expect"], before)
+    except BaseException as first:  # whatever it is: what was not seen to be confined must not run
+        left = destroy(record)
+        if isinstance(first, Fault):
+            first.cleanup += left
+        raise
+
+
 def verify(folder: int, pid: int, expect: "Expect | None", before: Before) -> "Seen | None":
     """As Watch.check: `folder` is the process's /proc directory.
 

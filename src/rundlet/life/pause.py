@@ -14,7 +14,7 @@ def main(options: "Options") -> int:
     container = store.find(options)
     try:
         record = container.record
-        now = store.status(record)
+        now = store.settled(container)
         at = place.load(record["cgroup"])
         if options.verb == "pause":
             if now not in ("created", "running"):

@@ -46,7 +46,7 @@ def start(container: "Container") -> None:
     """Starts a created container, which is locked. Raises Fault, with the container gone, when its program cannot be executed."""
     record = container.record
     if not container.waiting:
-        now = store.status(record)
+        now = store.settled(container)
         if now == "paused" and record["phase"] == "created":
             raise WrongState("cannot start a container whose cgroup is frozen; thaw it first")
         if now != "created":
@@ -55,18 +55,12 @@ def start(container: "Container") -> None:
     watch = observe.Watch(record["pid"], record["expect"])
     try:
         if container.waiting:
-            _running(container, record)  # before it is so: from here on the process may outlive us, and has to be found
+            container.write(record)  # from here on the process may outlive us, and has to be found
         _release(container, record)
-        try:
-            seen = watch.check()
-        except BaseException as first:  # whatever it is: what was not seen to be confined must not run
-            left = observe.destroy(record)
-            if isinstance(first, Fault):
-                first.cleanup += left
-            raise
+        seen = observe.insist(record, watch.folder, watch.before)
         record_file.complete(container, seen, container.decided, container.waiting[0].sent if container.waiting else [])
-        if not container.waiting:
-            _running(container, record)
+        record["phase"] = "running"  # and not before: late.py
+        container.write(record)
         try:
             _poststart(container, record)
         except Fault as fault:
@@ -74,11 +68,6 @@ def start(container: "Container") -> None:
             raise
     finally:
         watch.close()
-
-
-def _running(container: "Container", record: "Record") -> None:
-    record["phase"] = "running"
-    container.write(record)
 
 
 def _release(container: "Container", record: "Record") -> None:

@@ -17,8 +17,7 @@ def main(options: "Options") -> int:
     if not container.complete:
         raise WrongState(f"container {options.id} does not exist yet, or its creation was cut off")
     record = container.record
-    shown = store.state(record)
-    shown |= {"rootfs": record["rootfs"], "created": record["created"], "owner": record["owner"]}
+    shown = store.shown(container)
     if "apparmor" in record:
         of = record["apparmor"]
         shown["apparmor"] = {"file": of["file"], "loaded": sorted(of["loaded"]), "onDelete": "remove" if of["remove"] else "keep"}

@@ -387,19 +387,31 @@ def stat(pid: int) -> "tuple[str, int] | None":
     return "S" if letter == "Z" and int(fields[17]) > 1 else letter, int(fields[19])
 
 
+def settled(container: "Container") -> str:
+    """As status(), of a locked container with which more is to be done: where the start that let its program go was cut off before it had
+    looked how that runs, this is made up for. Raises Refused where it does not run as was decided: then it is killed."""
+    now = status(container.record)
+    if now in ("running", "paused") and container.record["phase"] == "created":
+        from rundlet.life import late
+
+        late.check(container)
+        now = status(container.record)
+    return now
+
+
 def status(record: "Record") -> str:
     """creating, created, running, paused or stopped: what the kernel says of the process, whatever the record believes."""
     if not alive(record):
         return "creating" if record["phase"] == "creating" and not record["pid"] else "stopped"
-    waits = record["phase"] != "running" and _waits(record)
-    if record["phase"] == "creating" and waits:
+    waiting = record["phase"] != "running" and waits(record)
+    if record["phase"] == "creating" and waiting:
         return "creating"
     from rundlet.cgroup import place, tasks
 
-    return "paused" if tasks.frozen(place.load(record["cgroup"])) else "created" if waits else "running"
+    return "paused" if tasks.frozen(place.load(record["cgroup"])) else "created" if waiting else "running"
 
 
-def _waits(record: "Record") -> bool:
+def waits(record: "Record") -> bool:
     """Whether the process is still the executor: a start that was cut off may have let it go without saying so in the record."""
     try:
         link = posix.readlink(f"/proc/{record['pid']}/exe")
@@ -418,3 +430,14 @@ def state(record: "Record", of: "str | None" = None) -> "dict[str, object]":
     if record["annotations"]:
         shown["annotations"] = record["annotations"]
     return shown
+
+
+def shown(container: "Container") -> "dict[str, object]":
+    """The state of a container, and what else is known of it."""
+    record = container.record
+    found = state(record) | {"rootfs": record["rootfs"], "created": record["created"], "owner": record["owner"]}
+    if record["phase"] == "created" and found["status"] in ("running", "paused"):
+        from rundlet.life import late
+
+        found |= late.told(container)
+    return found

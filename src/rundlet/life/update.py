@@ -87,7 +87,7 @@ def apply(container: "Container", asked: "dict[str, Any]") -> None:
     Raises WrongState when it has ended, BadSpec and Refused for limits that cannot be, StepFailed with all as it was, or with what is not.
     """
     record = container.record
-    now = store.status(record)
+    now = store.settled(container)
     if now not in ("created", "running", "paused"):
         raise WrongState(f"cannot update a container that is {now}: container not running")
     at = place.load(record["cgroup"])

@@ -10,7 +10,7 @@ from rundlet.confine.verify import compare, expect, held, inside, lineage, obser
 from rundlet.confine.verify.compare import Around, Findings
 from rundlet.confine.verify.model import Report, Unknown
 from rundlet.errors import WrongState
-from rundlet.life import bundle, execs, store
+from rundlet.life import bundle, execs, late, store
 from rundlet.life import record as record_file
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ PAUSE = 0.02
 EXECUTORS = ("/memfd:rundlet", "/rundlet/executor/executor")
 INITS = ("crun", "runc", "youki")  # programs that wait for start as the first process of another runtime's container
 OF_PROCESS = ("apparmor.label", "apparmor.mode", "no-new-privs", "seccomp", "capabilities", "user", "groups")
+LATE = "start, exec, update, mounts, pause and resume look first, and kill what does not run as was decided"
 PENDING = "the process waits for start: it becomes the container's user, and confined, only then"
 
 
@@ -103,6 +104,8 @@ class Look:
             found.cannot_tell("process", "container", f"{why}: nothing to compare{left}")
         if self.state == "paused":
             found.note("the container is paused")
+        if self.alone and self.state in ("running", "paused") and self.target.record and late.begun(self.target.record):
+            found.cannot_tell("process", "container", f"{late.WHY}; {LATE}")
         self._compare_processes(first)
         if first:
             self._whole(first)
