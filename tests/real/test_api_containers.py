@@ -460,6 +460,21 @@ def test_a_creation_that_takes_too_long(box: Box, tmp_path: Path) -> None:
     assert eventually(lambda: not bundles.reap())
 
 
+def test_a_creation_whose_command_is_killed(box: Box, tmp_path: Path) -> None:
+    """By SIGKILL, when the container's process has a session of its own: that one is our child, and ended."""
+    (tmp_path / "hook").write_text("#!/bin/sh\nkill -KILL $PPID\n")
+    (tmp_path / "hook").chmod(0o755)
+    box.config["hooks"] = {"createRuntime": [{"path": str(tmp_path / "hook")}]}
+    box.save()
+    with pytest.raises(rundlet.Fault, match="create ended with status -9 before it could say what came of it"):
+        rundlet.create(box.bundle, id=box.id, root=box.root)
+    # the hook, whose parent it was, is ours alone because these tests take orphans in
+    assert eventually(lambda: {bundles.proc_status(pid)["Name"] for pid in children()} == {"hook"})
+    assert eventually(lambda: not bundles.reap())
+    box.ok("delete", "--force", box.id)
+    assert box.left() == []
+
+
 INTERRUPTED = """
 import sys, rundlet
 try:

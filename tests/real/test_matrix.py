@@ -92,31 +92,42 @@ ROOTLESS = {
 }  # fmt: skip
 
 
-def matrix(folder: Path, *words: str) -> Done:
+STARTED: set[str] = set()  # what the names of containers begin with, of each matrix that was started here
+
+
+def begun(folder: Path, *words: str, **how: Any) -> "subprocess.Popen[str]":
     """The command, everything that it makes being in the folder."""
+    env = {**os.environ, "TMPDIR": str(folder / "made")}
+    process = subprocess.Popen([*bundles.words(), "matrix", *words], stdin=subprocess.DEVNULL, env=env, cwd=folder, text=True, **how)
+    STARTED.add(f"{MARK}-{process.pid}-")
+    return process
+
+
+def matrix(folder: Path, *words: str) -> Done:
+    """The command, to its end."""
     with open(folder / "out", "w+") as out, open(folder / "err", "w+") as err:
-        env = {**os.environ, "TMPDIR": str(folder / "made")}
-        status = subprocess.run([*bundles.words(), "matrix", *words], stdout=out, stderr=err, stdin=subprocess.DEVNULL, env=env, cwd=folder).returncode
+        status = begun(folder, *words, stdout=out, stderr=err).wait()
         out.seek(0)
         err.seek(0)
         return Done(status, out.read(), err.read())
 
 
 def left(folder: Path) -> list[str]:
-    """What there is of a matrix anywhere."""
+    """What there is anywhere of a matrix that was started here; there may be others on this machine."""
     found = [str(path) for path in (folder / "made").iterdir()]
-    found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if MARK in line]
+    found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(folder) in line]
     for mount in set(bundles.CGROUPS["mounts"].values()):
         # what other tests remove meanwhile is passed over: os.walk()
-        found += [f"{at}/{name}" for at, names, _ in os.walk(mount) for name in names if name.startswith(MARK)]
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        found += [f"{at}/{name}" for at, names, _ in os.walk(mount) for name in names if name.startswith(tuple(STARTED))]
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            if MARK.encode() in process.read_bytes():
-                found.append(process.read_text())
-        except (FileNotFoundError, ProcessLookupError):
-            pass
-    found += [line for line in Path("/proc/keys").read_text().splitlines() if MARK in line and not line.split()[1].startswith(("R", "-"))]
-    return found
+            # the probes' files are mounted into each container
+            if str(folder) in (process / "cmdline").read_text() + (process / "mountinfo").read_text():
+                found.append(f"{process.name}: {(process / 'cmdline').read_text()}")
+        except OSError:
+            pass  # it has ended
+    keys = Path("/proc/keys").read_text().splitlines()
+    return found + [line for line in keys if any(name in line for name in STARTED) and not line.split()[1].startswith(("R", "-"))]
 
 
 def nothing_left(folder: Path) -> bool:
@@ -215,6 +226,7 @@ def test_the_facts_of_each_row(found: dict[str, Any]) -> None:
             continue
         facts = row["facts"]
         assert facts["pid"] == 1, row
+        assert any(f" {name}" in row["command"] for name in STARTED), "so what is left can be told from others'"
         assert facts["nnp"] == (row["setting"] in ("nnp=config", "nnp=inherited", "bundle", "strict")), row
         assert facts["seccomp"] == ("filter" if row["setting"] in ("seccomp=default", "bundle", "strict") else "none"), row
         assert (facts["capabilities"] == "0x0") == (row["setting"] in ("capabilities=none", "strict")), row
@@ -224,6 +236,20 @@ def test_the_facts_of_each_row(found: dict[str, Any]) -> None:
 
 def test_nothing_is_left(done: Done, folder: Path) -> None:
     assert done.status == 0, done.err
+    assert nothing_left(folder), left(folder)
+
+
+def test_two_at_once(folder: Path) -> None:
+    (folder / "twice.toml").write_text('settings = ["bundle", "nnp=config", "user=mapped"]\ntimeout = 120\n')
+    both = [begun(folder, "--config", "twice.toml", "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    said = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    seen = [cells(json.loads(out)) for out, _ in said]
+    assert {key: cell["is"] for key, cell in seen[0].items()} == {key: cell["is"] for key, cell in seen[1].items()}
+    for (setting, probe), known in KNOWN.items():
+        for found in seen:
+            if ("rundlet", setting, probe) in found:
+                is_known(found["rundlet", setting, probe], known)
     assert nothing_left(folder), left(folder)
 
 
@@ -332,8 +358,7 @@ def test_a_workload_that_fails_is_followed_to_its_layer(folder: Path) -> None:
 def test_it_can_be_ended(folder: Path) -> None:
     """In the middle of its work, as an engine's unit is stopped."""
     with open(folder / "err", "w+") as err:
-        words = [*bundles.words(), "matrix", "--", "sleep", "1000"]
-        process = subprocess.Popen(words, stdout=err, stderr=err, stdin=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(folder / "made")})
+        process = begun(folder, "--", "sleep", "1000", stdout=err, stderr=err)
         assert bundles.eventually(lambda: any("sleep\0" in text and "1000" in text for text in commands(process.pid)))
         process.terminate()
         assert process.wait(bundles.PATIENCE) == 128 + 15
