@@ -13,7 +13,7 @@ import pytest
 
 from tests.bundles import CGROUPS, Box, Done, kept, runtime_that_keeps, status_of, user_namespace
 
-FOLDER = Path("/var/cache/rundlet/plans")
+CACHE = Path("/var/cache/rundlet")
 SECCOMP = {
     "defaultAction": "SCMP_ACT_ALLOW",
     "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 99}],
@@ -25,6 +25,13 @@ def keeping(boxes: Callable[..., Box]) -> Callable[[], Box]:
     """Containers of a runtime that takes nothing from others, and says what it does: as if it were started from a bundle of its own."""
     words = runtime_that_keeps()
     return lambda: boxes(words)
+
+
+def apart(folder: Path) -> list[str]:
+    """The words behind which a command has this folder for its cache, in which nobody else keeps anything."""
+    folder.mkdir()
+    script = f'mkdir -p {CACHE}; mount --bind "$0" {CACHE}; exec "$@"'
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script, str(folder)]
 
 
 def faults(done: Done) -> list[str]:
@@ -92,12 +99,13 @@ def test_what_is_killed_while_it_keeps_has_kept_the_plan_first(keeping: Callable
     box = telling(keeping(), "first")
     box.config["domainname"] = os.urandom(8).hex()  # known to nobody
     box.save()
-    before = {*FOLDER.iterdir()}
-    words = ["strace", "-qq", "-o", os.devnull, "-P", str(FOLDER), "-e", "inject=renameat:signal=KILL:when=2"]
+    enter = apart(box.folder / "cache")
+    words = [*enter, "strace", "-qq", "-o", os.devnull, "-P", f"{CACHE}/plans", "-e", "inject=renameat:signal=KILL:when=2"]
     done = subprocess.run([*words, *box.words("run", "--bundle", str(box.bundle), box.id)], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL
-    [first] = [path for path in {*FOLDER.iterdir()} - before if path.name[0] != "."]
+    [first] = [path for path in (box.folder / "cache/plans").iterdir() if path.name[0] != "."]
     assert len(marshal.loads(first.read_bytes().partition(b"\n")[2])) == 6
+    box.runtime = [*enter, *box.runtime]
     assert box.call("delete", "--force", box.id).status == 0
     for expected in (False, True):
         assert kept(box.run()) == expected
@@ -244,11 +252,11 @@ def test_a_step_that_fails_in_a_user_namespace_is_named(keeping: Callable[[], Bo
 
 
 def test_texts_of_a_container_are_not_kept(keeping: Callable[[], Box]) -> None:
-    before = {file.name for file in FOLDER.iterdir()} if FOLDER.exists() else set()
     box = telling(keeping(), "secretive")
+    box.runtime = [*apart(box.folder / "cache"), *box.runtime]
     assert box.run().status == 0
-    files = [file for file in FOLDER.iterdir() if file.name not in before]
-    assert len(files) >= 2
+    files = [*(box.folder / "cache/plans").iterdir()]
+    assert len(files) == 2
     for file in files:
         assert file.stat().st_mode & 0o7777 == 0o600
         text = file.read_bytes()
