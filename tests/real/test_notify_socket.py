@@ -115,11 +115,11 @@ class TestNotify:
         box.save()
         pid_file = box.folder / "pid"
         words = box.words("run", "--pid-file", str(pid_file), "--bundle", str(box.bundle), box.id)
-        box.sh("trap 'exit 7' TERM; while :; do sleep 0.01; done").save()
+        box.sh("trap 'exit 7' TERM; touch /tmp/ready; while :; do sleep 0.01; done").save()
         with subprocess.Popen(words, env=manager.env) as child:
             assert eventually(pid_file.exists)
             pid = int(pid_file.read_text())
-            assert eventually(lambda: Path(f"/proc/{pid}/comm").read_text() == "sh\n")
+            assert eventually((box.rootfs / "tmp/ready").exists)
             say(pid, "READY=1", manager.inside)
             assert [manager.read() for _ in range(2)] == [["READY=1"], [f"MAINPID={child.pid}"]]
             say(pid, "STATUS=working\nFDSTORE=1\nNOTIFYACCESS=all", manager.inside)
@@ -343,7 +343,7 @@ class TestPidfd:
         kind, pidfd = receiver.take()
         assert (kind, named(pidfd)) == ("setns", int(pid_file.read_text()))
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        assert select.select([pidfd], [], [], 20)[0]
+        assert select.select([pidfd], [], [], PATIENCE)[0]
         assert box.status == "running"
         os.close(pidfd)
 
