@@ -57,7 +57,9 @@ def test_time_by_the_calendar() -> None:
 
 
 def test_time_of_the_boot() -> None:
-    assert since.parse("boot") == pytest.approx(time.time() - float(Path("/proc/uptime").read_text().split()[0]), abs=1)
+    before = time.time()
+    boot = before - float(Path("/proc/uptime").read_text().split()[0])
+    assert since.parse("boot") == pytest.approx(boot, abs=1 + time.time() - before)
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "10", "10 m", "m", "2026-13-01", "-5m", "99999999999999999999w0"])
@@ -208,10 +210,13 @@ def test_what_the_kernel_repeats_is_not_the_audit_systems() -> None:
 
 
 def _entry(fd: int) -> bytes:
-    try:
-        return os.read(fd, 1 << 16)
-    except BlockingIOError:
-        return b""
+    while True:
+        try:
+            return os.read(fd, 1 << 16)
+        except BlockingIOError:
+            return b""
+        except BrokenPipeError:
+            pass  # the oldest have just been overwritten: the next read is of those that are left
 
 
 def test_the_audit_system_says_how_it_is() -> None:
