@@ -40,9 +40,10 @@ def makeable() -> tuple[str, ...]:
     """The words with which ip(8) makes a device here: a fact of the kernel."""
     if not shutil.which("ip") or os.geteuid() != 0:
         return ()
-    for words in (("type", "dummy"), ("type", "veth", "peer", "name", "rdpeer")):
-        if subprocess.run(["ip", "link", "add", "rdfact", *words], capture_output=True).returncode == 0:
-            subprocess.run(["ip", "link", "del", "rdfact"], check=True)
+    name = f"rdf{os.getpid()}"  # other workers ask at the same time
+    for words in (("type", "dummy"), ("type", "veth", "peer", "name", f"{name}p")):
+        if subprocess.run(["ip", "link", "add", name, *words], capture_output=True).returncode == 0:
+            subprocess.run(["ip", "link", "del", name], check=True)
             return words[:2]
     return ()
 
