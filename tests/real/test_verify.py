@@ -915,6 +915,7 @@ def test_containers_of_a_pod(box: Box) -> None:
     )})
     other.sh("sleep 1000 & sleep 1000")
     second = other.started()
+    assert bundles.eventually(lambda: len(bundles.children(second)) == 1)
     other.exec("--user", "1000", "--detach", "--", "sleep", "1000")
     assert holds(box)["notes"] == [f"the container {other.id} shares the PID namespace"]
     assert holds(other)["processes"] == 3

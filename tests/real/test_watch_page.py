@@ -23,7 +23,7 @@ from rundlet.confine.watch.address import Address
 from rundlet.confine.watch.metrics import Metrics
 from rundlet.confine.watch.server import Server
 from rundlet.confine.watch.table import Drift, Look, Table
-from tests.bundles import eventually
+from tests.bundles import PATIENCE, eventually
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no chromium and chromedriver here")
@@ -61,7 +61,7 @@ class Served:
 
     def do(self, job: Any) -> Any:
         """Runs a coroutine there."""
-        return asyncio.run_coroutine_threadsafe(job, self.loop).result(30)
+        return asyncio.run_coroutine_threadsafe(job, self.loop).result(PATIENCE)
 
     def begin(self) -> None:
         """Starts to serve."""
