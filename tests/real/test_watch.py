@@ -12,6 +12,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,11 @@ class Watching:
 
     def held(self) -> tuple[int, int]:
         """How many descriptors and inotify watches it has."""
-        folder = Path(f"/proc/{self.process.pid}")
-        infos = [path.read_text() for path in (folder / "fdinfo").iterdir()]
-        return len(list((folder / "fd").iterdir())), sum(text.count("inotify wd:") for text in infos)
+        infos = []
+        for path in Path(f"/proc/{self.process.pid}/fdinfo").iterdir():
+            with suppress(FileNotFoundError):  # one that it had for a moment
+                infos.append(path.read_text())
+        return len(infos), sum(text.count("inotify wd:") for text in infos)
 
     def end(self, signo: int = signal.SIGTERM) -> int:
         """Ends it; the exit status."""
@@ -283,7 +286,8 @@ def test_fifty_containers_come_and_go(box: Box, watching: Callable[..., Watching
         status_of(pid)
         if n % 10 == 0:
             watch.gone(box.id)
-    assert eventually(lambda: watch.held() == before), (watch.held(), before)
+    # it may have had one more for a moment when it was looked at before: of fifty containers none has left anything
+    assert eventually(lambda: all(now <= then for now, then in zip(watch.held(), before, strict=True))), (watch.held(), before)
     assert eventually(lambda: not any(value for name, value in watch.metrics().items() if name.startswith("rundlet_containers{")))
     assert not [name for name in watch.metrics() if 'container="' in name and 'container=""' not in name]  # denials may be anybody's
     kinds = [event["container"] for event in watch.said if event["event"] in ("status", "gone")]
