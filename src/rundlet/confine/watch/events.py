@@ -97,9 +97,12 @@ class Events:
             one.pidfds[process] = self._hold(id, process)
         for path in set(one.cgroups) - set(cgroups):
             self._remove(one.cgroups.pop(path))
-        for path in cgroups:
-            if path not in one.cgroups and (watch := self._add(Path(path), CGROUP_MASK, id)):
+        new = [path for path in cgroups if path not in one.cgroups]
+        for path in new:
+            if watch := self._add(Path(path), CGROUP_MASK, id):
                 one.cgroups[path] = watch
+        if one.cgroups.keys() & new:
+            self.changed(id)  # what was written there since they were looked at has not been told
 
     def forget(self, id: str) -> None:
         """Lets go of a container."""
