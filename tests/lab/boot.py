@@ -19,7 +19,7 @@ SLOT = [sys.executable, "-ISB", str(TESTS / "lab/slot.py")]  # the words before 
 PYTHON = "/usr/bin/python3"  # Debian's, which python3-libapparmor is for
 KERNELS = {"bookworm": "6.1.", "backports": "6.12."}  # Debian's suite, and what its kernel calls itself
 Results = dict[str, dict[str, Any]]  # what a guest saw, by the attempt's name
-TIME = 1500  # seconds; it takes four minutes on two slow cores
+TIME = 3000  # seconds; it takes four minutes on two slow cores
 
 
 @cache

@@ -24,7 +24,7 @@ OLD = {
     "apparmor_absent", "cgroup_paths", "events", "filters", "hot_mounts", "lifecycle", "mounts", "mounts_copyup", "notify_socket", "process", "ps",
     "rootfs", "seccomp_notify", "terminal", "user_namespaces",
 }
-TIME = 2400  # seconds; it takes twenty minutes on two slow cores
+TIME = 4800  # seconds; it takes twenty minutes on two slow cores
 PLACE = "/rundlet-tests"  # a filesystem as tests want it: devices in it work, an overlay may lie on it, and ids can be mapped
 PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--basetemp={PLACE}/run", "--durations=15", "-m", "not elsewhere"]
 COMMAND = ["sh", "-ec", f'mkdir {PLACE}; mount -t tmpfs tests {PLACE}; exec "$@"', "sh", *PYTEST]

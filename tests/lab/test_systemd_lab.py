@@ -10,7 +10,7 @@ from rundlet.errors import Refused
 from rundlet.lab import needs
 from tests.lab import boot
 
-TIME = 1800  # seconds; it takes three minutes on two slow cores
+TIME = 3600  # seconds; it takes three minutes on two slow cores
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp=/rundlet-tests"]
 INSIDE = {"RUNDLET_LAB": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 

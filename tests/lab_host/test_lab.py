@@ -25,6 +25,7 @@ from rundlet.lab import cache, fetch, guest, initramfs, kernel, machine, modules
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 LACKING = "the lab needs root" if os.geteuid() else "; ".join(needs.missing(needs.TO_BOOT + needs.TO_FETCH))
+TIME = 800  # seconds for a lab, which takes ten of them on an idle machine
 boots = pytest.mark.skipif(bool(LACKING), reason=LACKING)
 
 INSIDE = r"""
@@ -66,7 +67,7 @@ def environment(**more: str) -> dict[str, str]:
 def run_lab(*words: str, cwd: Path | None = None, **env: str) -> "subprocess.CompletedProcess[bytes]":
     """Run the lab to its end."""
     return subprocess.run(
-        lab(*words), capture_output=True, check=False, cwd=cwd, env=environment(**env), timeout=600, stdin=subprocess.DEVNULL
+        lab(*words), capture_output=True, check=False, cwd=cwd, env=environment(**env), timeout=TIME, stdin=subprocess.DEVNULL
     )
 
 
@@ -136,7 +137,7 @@ def answers(kernels: None, tmp_path_factory: pytest.TempPathFactory) -> Answers:
     script = f"exec 3>&2 2>/dev/null\n{script}\necho; echo '%b'; head -c 300000 /dev/zero | tr '\\0' '\\377'; arrived stdout 300000\nsleep 60 >&1 & exit 7"
     before = runs()
     done = run_lab(
-        "--suite", "backports", "--timeout", "200", "--env", "A=x y=z'", "--", "bash", "-c", script, "name", "\udcff", cwd=folder
+        "--suite", "backports", "--timeout", str(TIME), "--env", "A=x y=z'", "--", "bash", "-c", script, "name", "\udcff", cwd=folder
     )
     assert done.returncode == 7, done.stderr[-2000:]
     subprocess.run(["sh", "-c", 'base64 -d | tar xf - -C "$1"', "sh", str(files)], input=done.stderr, check=True)
@@ -240,7 +241,7 @@ class Running:
 
     def finish(self) -> tuple[int, bytes, bytes]:
         """Its status, stdout and stderr."""
-        out, err = self.process.communicate(timeout=400)
+        out, err = self.process.communicate(timeout=TIME)
         return self.process.returncode, out, err
 
 
@@ -354,7 +355,7 @@ class TestRefusals:
         assert process.stderr is not None
         first = process.stderr.readline()
         process.terminate()
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=TIME)
         assert first == b"rundlet lab: reading the package lists of bookworm\n"
         assert (process.returncode, out) == (128 + signal.SIGTERM, b"")
         assert list((tmp_path / "rundlet" / "kernels").iterdir()) == []

@@ -378,11 +378,11 @@ def commands(pid: int) -> list[str]:
 
 def test_a_workload_without_an_end(folder: Path) -> None:
     """It is unknown, and so is what would have come after it; what came before is not."""
-    (folder / "long.toml").write_text('settings = ["open"]\nprobes = ["keyctl", "signal an exec\'d peer", "signal within exec"]\ntimeout = 3\n')
+    (folder / "long.toml").write_text('settings = ["open"]\nprobes = ["keyctl", "signal an exec\'d peer", "signal within exec"]\ntimeout = 10\n')
     done = matrix(folder, "--config", "long.toml", "--json", "--", "sleep", "1000")
     assert done.status == 0, done.err
     seen = {cell["probe"]: (cell["is"], cell.get("why")) for cell in json.loads(done.out)["cells"]}
-    lost = ("unknown", "no answer within 3 seconds")
+    lost = ("unknown", "no answer within 10 seconds")
     assert seen == {"keyctl": ("allowed", None), "workload": lost, "signal within exec": ("allowed", None), "signal an exec'd peer": lost}
     assert nothing_left(folder), left(folder)
 
