@@ -177,7 +177,7 @@ class Lab:
         assert found["said"][-1:] == ["ready"], found
         container, bundle = f"c{self.count}", AREA / "bundles" / f"c{self.count}"
         done = self.call([word.format(id=container) for word in words], MUTE)
-        done["runs on"] = self._runs(bundle, 2)
+        done["runs on"] = self._runs(bundle, 2 if done["status"] else PATIENCE)
         done["left"] = (AREA / "state" / container).exists()
         self.call(["delete", "--force", container], Own())
         return done

@@ -207,7 +207,7 @@ def test_the_service(known: Box, service: int, journal: Callable[[], list[str]])
     assert known.exec("cat", "/etc/keys").status == 1
     denied = f'rundlet_denials_total{{container="{known.id}",layer="apparmor"}}'
     assert eventually(lambda: metrics().get(denied, 0) >= 1), (metrics(), journal())
-    assert any(f"{known.id}: apparmor denied read /etc/keys" in line for line in journal())
+    assert eventually(lambda: any(f"{known.id}: apparmor denied read /etc/keys" in line for line in journal())), journal()
 
     # what it is held to: it may not even write where root may
     for path in ("/etc/x", "/run/rundlet/x", "/var/x", "/dev/shm/x"):
@@ -218,4 +218,4 @@ def test_the_service(known: Box, service: int, journal: Callable[[], list[str]])
 
 def test_the_service_starts_before_there_is_a_container(service: int, journal: Callable[[], list[str]]) -> None:
     assert metrics()['rundlet_containers{status="running"}'] == 0
-    assert any(line.startswith("watching /run/rundlet, ") for line in journal())
+    assert eventually(lambda: any(line.startswith("watching /run/rundlet, ") for line in journal())), journal()
