@@ -18,8 +18,9 @@ AUDITD, CONF, AUDIT_LOG = "/run/auditd.pid", "/etc/audit/auditd.conf", "/var/log
 ENABLED = "/sys/module/apparmor/parameters/enabled"
 LARGEST = 1 << 16
 TAIL = 1 << 17  # bytes of auditd's file, from its end, that are looked at
-AWAIT = 200  # ms: records go through a thread of the kernel's, kauditd
+AWAIT = 200  # ms: records go through a thread of the kernel's, kauditd, and auditd writes its file when it comes to it
 SHORTLY = 50  # ms: the program has ended since, which took its time; and many end with another status than 0, all being well
+PAUSE = 10  # ms between two looks at auditd's file: no descriptor tells that it has grown
 CLOCK = 0.02  # seconds by which a record's time, taken from a coarse clock, may be earlier: audit_log_start()
 
 
@@ -32,21 +33,36 @@ def lately(died: bool = False, whose: "Container[int]" = PIDS, patience: int = A
     if not PIDS:
         return []
     since = _began() - CLOCK
-    if _is_taken():
-        return _tail(since, whose)
-    fd = posix.open(KMSG, O_RDONLY | O_NONBLOCK | O_CLOEXEC)
+    fd = -1 if _is_taken() else posix.open(KMSG, O_RDONLY | O_NONBLOCK | O_CLOEXEC)
     try:
-        found = _ours(fd, since, whose)
+        found = _found(fd, since, whose)
         if not found and (died or _enabled()):
-            from select import POLLIN, poll
-
-            waiting = poll()
-            waiting.register(fd, POLLIN)
-            if waiting.poll(patience):
-                found = _ours(fd, since, whose)
+            found = _awaited(fd, since, whose, patience)
         return found
     finally:
-        posix.close(fd)
+        if fd >= 0:
+            posix.close(fd)
+
+
+def _found(fd: int, since: float, whose: "Container[int]") -> "list[str]":
+    """What is there: in the kernel's log behind the descriptor, in auditd's file where it is -1."""
+    return _ours(fd, since, whose) if fd >= 0 else _tail(since, whose)
+
+
+def _awaited(fd: int, since: float, whose: "Container[int]", patience: int) -> "list[str]":
+    """What comes within so many milliseconds; what comes of others meanwhile does not end the waiting."""
+    from select import POLLIN, poll
+    from time import monotonic
+
+    waiting = poll()
+    if fd >= 0:
+        waiting.register(fd, POLLIN)
+    end = monotonic() + patience / 1000
+    while (left := (end - monotonic()) * 1000) > 0:
+        waiting.poll(left if fd >= 0 else min(left, PAUSE))
+        if found := _found(fd, since, whose):
+            return found
+    return []
 
 
 def _ours(fd: int, since: float, whose: "Container[int]") -> "list[str]":
