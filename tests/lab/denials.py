@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ CAPABILITIES = [
 NAMESPACES = ("pid", "mount", "ipc", "uts", "network")
 STATE = str(AREA / "state")
 AUDIT_CONF, AUDIT_LOG = Path("/etc/audit/auditd.conf"), Path("/var/log/audit/elsewhere.log")
+MARK = "box-mark"  # a profile that permits nothing
 ATTEMPT = "audit: type=1400 audit({:.3f}:9999): apparmor=\"DENIED\" operation=\"open\" profile=\"box\" name=\"/forged\" pid=1 comm=\"x\" denied_mask=\"r\"\n"
 
 
@@ -49,6 +50,7 @@ profile box-mute flags=(attach_disconnected) {{ file, capability, signal, ptrace
 profile box-own {FLAGS} {{ {BASE} }}
 profile box-path flags=(attach_disconnected) {{ file, capability, signal, ptrace, network, mount, remount, umount, pivot_root,
   change_profile /trial -> {PEER}, change_profile /elsewhere -> {BOX}, }}
+profile {MARK} {{ }}
 """
 
 
@@ -101,6 +103,18 @@ class Lab:
             err.seek(0)
             return subprocess.CompletedProcess(done.args, done.returncode, out.read(), err.read())
 
+    def again(self, act: "Callable[[], subprocess.CompletedProcess[str]]") -> "subprocess.CompletedProcess[str]":
+        """A command that fails for a denial and says so: it waits for the record for a moment only, so it is done again until it has come."""
+        tried = [act()]
+
+        def said() -> bool:
+            if "rundlet: apparmor: " not in tried[-1].stderr:
+                tried.append(act())
+            return "rundlet: apparmor: " in tried[-1].stderr
+
+        until(said)
+        return tried[-1]
+
     def run(self, name: str, profile: str | None, *args: str, confined: str = "", **more: Any) -> dict[str, Any]:
         """A container in the foreground that is kept when it has ended."""
         folder = self.bundle(name, profile, *args, **more)
@@ -119,20 +133,23 @@ class Lab:
         return int((folder / "pid").read_text())
 
     def denials(self, since: float, *labels: str, verdicts: tuple[str, ...] = ("denied",), more: Any = None) -> list[Any]:
-        """What was denied since then by these profiles, once there is something."""
+        """What was denied since then by these profiles, all of it: records arrive some time later, and in their order, so that those of what
+        was done before are there once the one is that is asked for here."""
         from rundlet.confine import denials
 
         found: list[Any] = []
+        marked = time.time() - 0.005
 
-        def some() -> bool:
-            found[:] = [
-                one for one in denials.read(since, STATE)
-                if (not labels or one.label in labels) and one.verdict in verdicts and (more is None or more(one))
-            ]
-            return bool(found)
+        def arrived() -> bool:
+            found[:] = denials.read(since, STATE)
+            return any(one.label == MARK and one.time >= marked for one in found)
 
-        until(some)
-        return found
+        subprocess.run(["aa-exec", "-p", MARK, "--", "/bin/true"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        assert until(arrived)
+        return [
+            one for one in found
+            if one.label != MARK and (not labels or one.label in labels) and one.verdict in verdicts and (more is None or more(one))
+        ]
 
     def peer(self) -> int:
         """A process of the container under another profile; its pid in there."""
@@ -234,7 +251,6 @@ class Scenes(Lab):
         since = time.time() - 0.005
         self.stay("one", BOX, "hold", "read", "/srv/f")
         self.stay("two", BOX, "hold", "read", "/srv/g")
-        self.denials(since, BOX, more=lambda one: one.what.endswith("/srv/g"))
         alive = self.denials(since, BOX)
         since = time.time() - 0.005
         self.call("exec", "two", "/trial", "write", "/srv/g")
@@ -256,6 +272,7 @@ class Scenes(Lab):
             assert status == 0, (folder / "out").read_text()
             assert until(lambda folder=folder: b"\n" in (folder / "out").read_bytes())  # type: ignore[misc]
             pids[name] = (folder / "pid").read_text()
+        self.denials(0.0)  # so what was denied to them has arrived
         for name, pid in pids.items():
             done = self.call("denials", "--pid", pid, "--config", str(AREA / "bundles" / name), "--json")
             found[name] = {"status": done.returncode, "err": done.stderr, "pid": pid, "denials": json.loads(done.stdout)["denials"]}
@@ -295,23 +312,30 @@ class Scenes(Lab):
         folder = self.bundle("fails", BOX, "read", "/trial")
         log = AREA / "log"
 
-        def told(name: str, *args: str, confined: str = "") -> None:
-            done = self.call(*args, confined=confined)
+        def told(name: str, *args: str, confined: str = "", before: Callable[[], None] = lambda: None, adds: bool = True) -> None:
+            def once() -> "subprocess.CompletedProcess[str]":
+                before()
+                log.unlink(missing_ok=True)
+                return self.call(*args, confined=confined)
+
+            done = self.again(once) if adds else once()
             found[name] = {"status": done.returncode, "out": done.stdout, "err": done.stderr, "log": log.read_text() if log.exists() else ""}
-            log.unlink(missing_ok=True)
+
+        def created() -> None:
+            self.call("delete", "--force", "fails")
+            told("create", "create", "--bundle", str(folder), "fails", confined="box-path", adds=False)
 
         told("run", "run", "--bundle", str(folder), "fails", confined="box-mute")
         told("json", "--log", str(log), "--log-format", "json", "create", "--bundle", str(folder), "fails", confined="box-mute")
         told("text", "--log", str(log), "create", "--bundle", str(folder), "fails", confined="box-mute")
         told("exec", "exec", "--apparmor", BOX, "kinds", "/trial", "read", "/trial", confined="box-path")
-        told("create", "create", "--bundle", str(folder), "fails", confined="box-path")
-        told("start", "--log", str(log), "--log-format", "json", "start", "fails", confined="box-path")
+        told("start", "--log", str(log), "--log-format", "json", "start", "fails", confined="box-path", before=created)
         self.call("delete", "--force", "fails")
         self.bundle("fails", None, "read", "/trial")
         config = json.loads((folder / "config.json").read_text())
         config["process"]["args"] = ["/not-there"]
         (folder / "config.json").write_text(json.dumps(config))
-        told("nothing", "run", "--bundle", str(folder), "fails")
+        told("nothing", "run", "--bundle", str(folder), "fails", adds=False)
         for name, words in (("program", ("read", "/srv/f")), ("program's child", ("forked", "read", "/srv/f"))):
             bundle = self.bundle("fails", "box-own", *words)
             told(name, "run", "--bundle", str(bundle), "fails")
@@ -356,9 +380,8 @@ class Scenes(Lab):
             since = time.time() - 0.005
             again = self.run(f"filter-{name}-again", None, "chroot", seccomp=filter_of(action, "chroot", "mknodat", allowed=tuple(rule["names"])))
             self.run(f"filter-{name}-end", None, "mknod", "/srv/end", seccomp=filter_of(action, "mknodat"))
-            last = self.denials(since, verdicts=(verdict,), more=lambda one: one.operation == "mknodat")  # so what came before has arrived
-            more = [one for one in self.denials(since, verdicts=(verdict,)) if one.layer == "seccomp"]
-            found[name] = {"first": done, "denials": [asdict(one) for one in denials], "again": again, "more": [one.operation for one in more], "last": bool(last)}
+            more = self.denials(since, verdicts=(verdict,), more=lambda one: one.layer == "seccomp")
+            found[name] = {"first": done, "denials": [asdict(one) for one in denials], "again": again, "more": [one.operation for one in more]}
         return found
 
     def command(self) -> dict[str, Any]:
@@ -367,8 +390,7 @@ class Scenes(Lab):
         since = time.time() - 0.005
         self.call("exec", "kinds", "/trial", "read", "/srv/f")
         self.call("exec", "kinds", "/trial", "read", "/srv/f")
-        self.denials(since, BOX)
-        until(lambda: len(self.denials(since, BOX)) == 2)
+        self.denials(since, BOX)  # so they have arrived
         Path("/dev/kmsg").write_text(ATTEMPT.format(time.time()))
         found: dict[str, Any] = {}
 
@@ -453,8 +475,8 @@ class Scenes(Lab):
             self.call("exec", "kinds", "/trial", "child", "15")
             found = self.denials(since, BOX)
             folder = self.bundle("fails", BOX, "read", "/trial")
-            failed = self.call("run", "--bundle", str(folder), "fails", confined="box-mute")
-            program = self.call("exec", "kinds", "/trial", "read", "/srv/f")
+            failed = self.again(lambda: self.call("run", "--bundle", str(folder), "fails", confined="box-mute"))
+            program = self.again(lambda: self.call("exec", "kinds", "/trial", "read", "/srv/f"))
             command = self.call("denials", "--json", "--since", "1h")
             with self.following() as child:
                 assert child.stdout
