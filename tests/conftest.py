@@ -13,6 +13,8 @@ from tests.bundles import Box
 
 LAB = os.environ.get("RUNDLET_LAB") == "1"
 LIMIT = 900  # seconds for a test: the slowest takes one of them on an idle machine
+# who runs the tests in the background ignores it, and what they start would, too
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
