@@ -72,7 +72,7 @@ def boxes(busybox: Path, tmp_path: Path) -> Iterator[Callable[..., Box]]:
         made[0].call("kill", "--all", name, "KILL")
     # the first process of a PID namespace ends once all others were reaped, and those that lost their parents are ours to reap;
     # what was killed, by a test too, may take its time to end
-    bundles.eventually(lambda: not bundles.reap(), 20)
+    bundles.eventually(lambda: not bundles.reap())
     for name in names:
         done = made[0].call("delete", "--force", name)
         complaints += [done.err] if done.status else []

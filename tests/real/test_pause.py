@@ -82,7 +82,7 @@ def test_exec_that_ignores_it_runs_when_it_is_resumed(box: Box) -> None:
         assert bundles.eventually(lambda: len(procs.read_text().split()) == 2)
         assert child.poll() is None
         quiet(box, "resume")  # no other command has to wait for it
-        assert child.communicate(timeout=100)[0] == "ok\n"
+        assert child.communicate(timeout=bundles.PATIENCE)[0] == "ok\n"
     assert child.returncode == 0
 
 
@@ -96,7 +96,7 @@ def test_exec_that_is_interrupted_leaves_nothing(box: Box, options: list[str], s
     procs = box.cgroups()[0] / "cgroup.procs"
     assert bundles.eventually(lambda: len(procs.read_text().split()) == 2)
     child.send_signal(signo)
-    assert child.communicate(timeout=100)[0] == b""
+    assert child.communicate(timeout=bundles.PATIENCE)[0] == b""
     assert child.returncode != 0
     assert bundles.eventually(lambda: len(procs.read_text().split()) == 1)
     assert box.status == "paused"

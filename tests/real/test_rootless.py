@@ -100,7 +100,7 @@ def person(busybox: Path) -> Iterator[Person]:
     names = os.listdir(folder / "root")
     for name in names:
         subprocess.run([*made.words(), "--root", str(folder / "root"), "delete", "--force", name], capture_output=True)
-    bundles.eventually(lambda: not bundles.reap(), 20)  # what was killed may take its time to end
+    bundles.eventually(lambda: not bundles.reap())  # what was killed may take its time to end
     running = bundles.reap()
     bundles.kill_all(running)
     left = os.listdir(folder / "root")

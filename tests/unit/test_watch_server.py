@@ -12,6 +12,7 @@ from rundlet.confine.watch.address import Address
 from rundlet.confine.watch.metrics import Metrics
 from rundlet.confine.watch.server import Server
 from rundlet.confine.watch.table import Look, Table
+from tests.bundles import PATIENCE
 
 HOST = "127.0.0.1"
 HOLDS = Look("running", "holds", (("limit", "holds"),))
@@ -63,7 +64,7 @@ def serve(test: Callable[[Server, Callable[[], Awaitable[Client]]], Awaitable[No
             return clients[-1]
 
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE):
                 await test(made, connect)
         finally:
             await made.close()
