@@ -43,7 +43,7 @@ printf 'profile lab-confined { file, deny %(marker)s/seen r, }' | apparmor_parse
 aa-exec -p lab-confined -- cat /proc/self/attr/current >"$OUT/label"
 aa-exec -p lab-confined -- cat %(marker)s/seen 2>"$OUT/denied" >&2
 aa-exec -p lab-confined -- sh -c 'echo confined to stdout'
-modprobe veth && ip link add lab0 type veth peer name lab1 && ls /sys/class/net >"$OUT/links-made"
+{ modprobe veth && ip link add lab0 type veth peer name lab1 && ls /sys/class/net; } >"$OUT/links-made" 2>&1
 mkdir %(marker)s/new && echo lost >%(marker)s/new/file && rm %(marker)s/seen && cp %(marker)s/new/file "$OUT/written"
 mv %(marker)s/kept %(marker)s/renamed && ls %(marker)s >"$OUT/listing"
 (sh -c 'sleep 0.1 & echo $!' >/tmp/orphan); while [ -e "/proc/$(cat /tmp/orphan)" ]; do sleep 0.1; done; echo buried >"$OUT/orphan"
