@@ -4,7 +4,7 @@ what CPython needs before the first line of a program.
     bin/python                          a link to the interpreter: the command's first line names it
     pyvenv.cfg                          home = std/bin, of which the interpreter looks for its standard library
     std/lib/python3.11/os.py            empty: by it the folder is known (Modules/getpath.py in CPython)
-    std/lib/python3.11/lib-dynload      empty as well
+    std/lib/python3.11/lib-dynload      nothing in it but a file without a name that means anything: pip takes no empty folders away
     std/lib/python3.11/encodings.py     codec.py, which tells the interpreter where all else is
 
 Another version of Python behind the link finds nothing of its own there, and goes where it would have gone.
@@ -73,6 +73,7 @@ def _encodings(plain: "dict[str, object]", real: str) -> str:
 
 def _fill(folder: Path, library: Path, text: str) -> None:
     (library / "lib-dynload").mkdir(parents=True)
+    (library / "lib-dynload/empty").touch()
     (library / "os.py").touch()
     (library / "encodings.py").write_text(text)
     py_compile.compile(str(library / "encodings.py"), doraise=True)

@@ -8,17 +8,23 @@ takes half the time.
 `make build` does it, and so should a distribution's package, once the files are where they will be. Everything works without, only slower;
 after a change of the sources or of Python the bundle, or what of it has changed, is passed over until it is written anew.
 
+What pip has installed it also takes away: the files beside the package and the command are added to pip's list of them, RECORD. A service
+and a profile stay: they are the host's.
+
 The bundle holds the bytecode of all modules on a container's way (startup.py has its layout), stripped of what nothing reads there:
 docstrings, annotations, and the columns of tracebacks. Files and lines stay.
 """
 
 import ast
+import csv
+import io
 import marshal
 import os
 import subprocess
 import sys
 import sysconfig
 from hashlib import blake2b
+from importlib.metadata import Distribution, PackageNotFoundError
 from importlib.util import MAGIC_NUMBER, find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +43,10 @@ LEFT_OUT = (  # not on a container's way
     "compile.py", "__main__.py",
 )  # fmt: skip
 UNIT = "rundlet-watch.service"
+USAGE = """\
+usage: python -m rundlet.install [COMMAND] [--systemd DIR]
+       python -m rundlet.install --apparmor DIR [--enforce] [COMMAND]
+"""
 SELDOM = PACKAGE / "seldom.txt"  # functions that no plain start calls, "module:name"
 VERBS = tuple(f"rundlet.life.{verb}" for verb in ("create", "start", "run", "exec", "state", "kill", "delete"))
 KEEPING = ("rundlet.life.create", "rundlet.life.run")  # where a plan may have been kept, which is made by
@@ -232,8 +242,36 @@ def command(module: str, python: str, bundle: Path) -> bytes:
     return COMMAND.format(module=module, **how).encode()
 
 
+def taken_away(files: list[Path]) -> None:
+    """Has `pip uninstall` remove these as well: adds them to the RECORD of this very package, where there is one.
+
+    packaging.python.org/en/latest/specifications/recording-installed-packages: a path relative to the folder, or an absolute one.
+    """
+    try:
+        known = Distribution.from_name("rundlet")
+    except PackageNotFoundError:
+        return
+    listed = [file for file in known.files or () if file.name == "RECORD"]
+    folder = PACKAGE.parent
+    if not listed or Path(os.path.abspath(str(known.locate_file("")))) != folder:  # nobody keeps one here, or another rundlet's is found
+        return
+    path = Path(str(known.locate_file(listed[0])))
+    text = path.read_text(encoding="utf-8")
+    rows = {os.path.abspath(folder / row[0]) for row in csv.reader(text.splitlines()) if row}
+    more = io.StringIO()
+    for file in files:
+        if os.path.abspath(file) not in rows:
+            inside = file.is_relative_to(sys.prefix)
+            csv.writer(more, lineterminator="\n").writerow((os.path.relpath(file, folder) if inside else file, "", ""))
+    if more.getvalue():
+        put(path, (text + more.getvalue()).encode(), path.stat().st_mode & 0o777)
+
+
 def main(argv: list[str]) -> None:
     """Does what the module's head says."""
+    if {"-h", "--help"} & set(argv):
+        sys.stdout.write(USAGE)
+        return
     if "--apparmor" in argv:
         shipped.install(argv)
         return
@@ -245,14 +283,29 @@ def main(argv: list[str]) -> None:
         at = argv.index("--systemd")
         folder = Path(argv[at + 1]) if argv[at + 1 :] else sys.exit("python -m rundlet.install: --systemd takes a folder")
         argv = argv[:at] + argv[at + 2 :]
+    if len(argv) > 1 or any(word.startswith("-") for word in argv):
+        sys.exit(USAGE.rstrip())
+    try:
+        write(Path(os.path.abspath(argv[0])) if argv else None, folder)
+    except OSError as e:
+        sys.exit(f"python -m rundlet.install: {e.filename}: {(e.strerror or '').lower()}")
+
+
+def write(target: Path | None, units: Path | None) -> None:
+    """Writes the bundle, the home, and where they are asked for a command and a folder's unit. Raises OSError."""
     file = PACKAGE / "__pycache__" / f"startup.{sys.implementation.cache_tag}"
     put(file, bundle(), 0o644)
-    python = home.make(file.with_name(f"home.{sys.implementation.cache_tag}"))
-    put(file.with_stem("worker"), command("worker", python, file), 0o755)
-    if argv:
-        put(Path(argv[0]), command("cli", python, file), 0o755)
-    if folder:
-        put(folder / UNIT, unit(os.path.abspath(argv[0] if argv else Path(sysconfig.get_path("scripts"), "rundlet"))), 0o644)
+    house = file.with_name(f"home.{sys.implementation.cache_tag}")
+    python = home.make(house)
+    worker = file.with_stem("worker")
+    put(worker, command("worker", python, file), 0o755)
+    made = [file, worker, *(path for path in sorted(house.rglob("*")) if path.is_symlink() or not path.is_dir())]
+    if target:
+        put(target, command("cli", python, file), 0o755)
+        made.append(target)
+    taken_away(made)
+    if units:
+        put(units / UNIT, unit(str(target or Path(sysconfig.get_path("scripts"), "rundlet").absolute())), 0o644)
 
 
 if __name__ == "__main__":

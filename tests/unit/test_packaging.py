@@ -2,11 +2,14 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -231,6 +234,28 @@ def test_installed(wheel: Path, tmp_path: Path, layout: str) -> None:
     assert not list(place.rglob("*.egg-link"))
 
 
+# the sources as a release has them
+
+
+def test_the_sources_of_a_release_are_all_that_the_pages_and_doors_speak_of(tmp_path: Path) -> None:
+    words: list[str | Path] = [sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", tmp_path]
+    subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
+    [file] = tmp_path.iterdir()
+    with tarfile.open(file) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+        pages = [name for name in names if name.endswith(".md")]
+        texts = {name: archive.extractfile(f"{file.name.removesuffix('.tar.gz')}/{name}") for name in pages}
+        linked = [
+            (name, os.path.normpath(os.path.join(os.path.dirname(name), target)))
+            for name, text in texts.items() if text
+            for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text.read().decode())
+        ]
+    assert {"README.md", "CHANGELOG.md", "docs/api.md"} <= set(pages)
+    assert [(page, target) for page, target in linked if not any(name == target or name.startswith(target + "/") for name in names)] == []
+    doors = re.findall(r"(?:demo|bench)/\w+\.py", (ROOT / "Makefile").read_text())
+    assert {*doors, "Makefile", "LICENSE", "pyproject.toml", "hatch_build.py", "src/rundlet/executor/executor.c"} <= names
+
+
 # the command and the bundle that `python -m rundlet.install` writes
 
 
@@ -243,6 +268,39 @@ def place(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     words: list[str | Path] = [folder / "bin/python", "-I", "-m", "rundlet.install", folder / "bin/rundlet", "--systemd", folder / "units"]
     subprocess.run(words, check=True)
     return folder
+
+
+def test_pip_takes_all_of_it_away(wheel: Path, tmp_path: Path) -> None:
+    place = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
+    before = {path for path in place.rglob("*") if "__pycache__" not in path.parts}
+    pip("--python", place / "bin/python", "install", "--no-deps", "--no-index", wheel)
+    for _ in range(2):  # what is in the list already is not added again
+        for command in ("bin/rundlet", "bin/another"):
+            subprocess.run([place / "bin/python", "-I", "-m", "rundlet.install", place / command], check=True)
+    assert call(place / "bin/another", "--version").returncode == 0
+    [record] = place.glob("lib/*/site-packages/rundlet-*.dist-info/RECORD")
+    assert len(set(lines := record.read_text().splitlines())) == len(lines)
+    pip("--python", place / "bin/python", "uninstall", "--yes", "rundlet")
+    left = {path for path in place.rglob("*") if path.is_file() or path.is_symlink()} - before
+    # before 23.2 pip asks where a link leads, and removes none that leads out of the environment, as the home's to the interpreter does
+    assert {path.name for path in left} <= ({"python"} if tuple(map(int, version("pip").split(".")[:2])) < (23, 2) else set())
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["--help"], 0, install.USAGE),
+        (["--nonsense"], 1, install.USAGE),
+        (["one", "two"], 1, install.USAGE),
+        (["/no/such/folder/rundlet"], 1, "python -m rundlet.install: /no/such/folder: no such file or directory\n"),
+        (["--systemd", "/no/such/folder"], 1, "python -m rundlet.install: /no/such/folder: no such file or directory\n"),
+    ],
+)
+def test_words_that_it_does_not_know_write_nothing(place: Path, tmp_path: Path, words: list[str], status: int, said: str) -> None:
+    done = call(place / "bin/python", "-I", "-m", "rundlet.install", *words, cwd=tmp_path)
+    assert (done.returncode, done.stdout + done.stderr) == (status, said)
+    assert list(tmp_path.iterdir()) == []
 
 
 def loaded(place: Path) -> set[str]:
