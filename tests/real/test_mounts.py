@@ -205,6 +205,23 @@ def test_several_ways_to_propagate_are_refused(either: Box, kind: str, words: li
     assert either.left() == []
 
 
+@pytest.mark.parametrize("words", [["bind", "nosiud"], ["nosuid", "rbind", "mode=700"], ["remount", "bind", "nosiud"]])
+def test_options_of_a_bind_that_nothing_understands_are_refused(box: Box, words: list[str]) -> None:
+    """A filesystem would say that it does not know them; here nothing would be said, and nothing done."""
+    box.config["mounts"].append({"destination": "/etc", "type": "none", "source": "/etc", "options": words})
+    done = box.sh("true").run()
+    number = len(box.config["mounts"]) - 1
+    word = next(word for word in words if word in ("nosiud", "mode=700"))
+    assert done.status == 1
+    assert done.err == f'rundlet: /mounts/{number}/options: "{word}" is not known, and a bind mount has no filesystem to be told of it\n'
+    assert box.left() == []
+
+
+def test_what_says_something_of_a_filesystem_alone_means_nothing_for_a_bind(box: Box) -> None:
+    box.config["mounts"].append({"destination": "/etc", "source": "/etc", "options": ["rbind", "sync", "lazytime", "defaults", "iversion"]})
+    assert box.says("echo run") == "run\n"
+
+
 def test_one_way_to_propagate_said_twice(box: Box) -> None:
     box.mount("/data", "tmpfs", "shared", "rshared", "shared", kind="tmpfs")
     assert shares(box.says(MOUNTS), "/data") == "shared"

@@ -48,6 +48,8 @@ def add(mounting: "Mounting", i: int, config: "Config", bundle: "Bundle") -> Non
         raise BadSpec(f"/mounts/{i}/options", "tmpcopyup can be used only with tmpfs")
     if options.propagation and len({PROPAGATION[word][0] for word in mount["options"] if word in PROPAGATION}) > 1:
         raise BadSpec(f"/mounts/{i}/options", "a mount has one kind of propagation: shared, slave, private or unbindable")
+    if (bound or options.bind) and (others := options.others()):  # runc refuses them, too; the kernel would pass over nosiud
+        raise BadSpec(f"/mounts/{i}/options", f'"{others[0]}" is not known, and a bind mount has no filesystem to be told of it')
     users = ""
     if options.mapped or mount["uidMappings"]:
         from rundlet.plan.mounts import idmap

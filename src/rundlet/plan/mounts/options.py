@@ -75,6 +75,10 @@ class Options(Value):
                     data.append((name, value if equals else None))
         self.data = (*flags.items(), *data)
 
+    def others(self) -> "list[str]":
+        """What is for the filesystem alone to understand, as it was written."""
+        return [name if value is None else f"{name}={value}" for name, value in self.data if value is not None or name not in SUPERBLOCK]
+
 
 def words() -> "list[str]":
     """Every mount option that is understood, besides those that a filesystem understands; sorted."""
