@@ -218,7 +218,7 @@ def test_options_of_a_bind_that_nothing_understands_are_refused(box: Box, words:
 
 
 def test_what_says_something_of_a_filesystem_alone_means_nothing_for_a_bind(box: Box) -> None:
-    box.config["mounts"].append({"destination": "/etc", "source": "/etc", "options": ["rbind", "sync", "lazytime", "defaults", "iversion"]})
+    box.config["mounts"].append({"destination": "/etc", "source": "/etc", "options": ["rbind", "sync", "lazytime", "defaults", "iversion", "z", "Z"]})
     assert box.says("echo run") == "run\n"
 
 

@@ -31,6 +31,9 @@ OWN = {
 # fsconfig(2) knows no such words, and filesystems that number their inodes' versions do so unasked since Linux 5.18
 NOTHING = ("defaults", "silent", "loud", "iversion", "noiversion")
 
+# an engine gives the files another SELinux label for them, and not every one takes them out: buildah leaves them to a bind mount
+ENGINES = ("z", "Z")
+
 
 class Options(Value):
     """The options of one mount, sorted: mount attributes, propagation, what the filesystem itself is told, and what rundlet does itself.
@@ -76,8 +79,9 @@ class Options(Value):
         self.data = (*flags.items(), *data)
 
     def others(self) -> "list[str]":
-        """What is for the filesystem alone to understand, as it was written."""
-        return [name if value is None else f"{name}={value}" for name, value in self.data if value is not None or name not in SUPERBLOCK]
+        """What is for the filesystem alone to understand, as it was written; not what engines have let through that was for them."""
+        words = [name if value is None else f"{name}={value}" for name, value in self.data]
+        return [word for word in words if word not in SUPERBLOCK and word not in ENGINES]
 
 
 def words() -> "list[str]":
