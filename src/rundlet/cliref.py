@@ -8,6 +8,11 @@ from rundlet.errors import Usage
 from rundlet.options import GLOBAL, VERBS, Options
 
 WIDTH = 100
+PLACES = (
+    ("/run/rundlet", "The containers, a folder each: --root."),
+    ("$XDG_RUNTIME_DIR/rundlet, /run/user/UID/rundlet, /tmp/rundlet-UID", "Those of users without privileges, in the first that is there."),
+    ("/var/cache/rundlet, ~/.cache/rundlet", "What was found out once: compiled filters, plans, the lab's kernels."),
+)
 FILES = ("DIR", "FILE", "PATH", "FACTS")  # values whose completion is the name of a file
 
 
@@ -92,6 +97,11 @@ def man() -> str:
         ".SH EXIT STATUS",
         _roff("0 for success, 1 for an error. run and exec in the foreground exit with the status of the program,"),
         _roff("or with 128 and the number of the signal that ended it. exec exits with 255 if the program could not be run."),
+        _roff("create, run and start exit with 126 or 127 for a program that cannot be executed or is not there. verify, denials, watch,"),
+        _roff("matrix and profile exit with 1 where something differs, was denied or is in the way, and with 2 where that cannot be told,"),
+        _roff("which includes errors; lab as is said there."),
+        ".SH FILES",
+        *(line for path, text in PLACES for line in (".TP", f"\\fI{_roff(path)}\\fR", _roff(text))),
         ".SH SEE ALSO",
         _roff("The OCI runtime specification; apparmor(7), capabilities(7), cgroups(7), namespaces(7), seccomp(2)."),
     ]

@@ -49,7 +49,8 @@ VERBS = {
     "info": ("print what this runtime can do on this machine", "The same as features and host, in short and for people."),
     "explain": (
         "print what create would do with a bundle, without doing it",
-        "The plan: each decision with its reason, and every step in the order in which it would be carried out.",
+        "Each decision with its reason; with --steps the plan, in the order in which it would be carried out. Exits with 0 if the "
+        "container would be made, 1 if it would be refused.",
     ),
     "profile": (
         "look at AppArmor profiles: check, load, diff or derive",
@@ -72,7 +73,7 @@ VERBS = {
         "keep verifying the containers, and tell what changes",
         "Verifies each container when something happens to it and once in every interval, or the one of any runtime whose first process is "
         "--pid and whose configuration is --config. Prints a line for each change, and serves a page for people and metrics for "
-        "Prometheus. Changes nothing itself.",
+        "Prometheus. Changes nothing itself. Exits with 2 where something keeps it from running.",
     ),
     "denials": (
         "print what the kernel denied to containers, why, and what would permit it",
@@ -81,7 +82,8 @@ VERBS = {
     ),
     "lab": (
         "run a command under a kernel that has AppArmor",
-        "Boots Debian's kernel in QEMU over this machine's root, which it cannot change.",
+        "Boots Debian's kernel in QEMU over this machine's root, which it cannot change. Exits with the command's status, with 124 after "
+        "--timeout, and with 125 if the lab failed.",
     ),
     "matrix": (
         "try what a container may do under each setting, and find the layer that denies",
@@ -102,7 +104,7 @@ OPTIONS = {
     "cgroup-manager": "who makes cgroups",
     "systemd-cgroup": "the same as --cgroup-manager=systemd",
     "rootless": "false: no user namespace is added for a user (auto: it is, where none is asked for)",
-    "criu": "the criu program for checkpoints",
+    "criu": "accepted and ignored: there are no checkpoints yet",
     "version": "print the version",
     "help": "print this help",
     "bundle": "the folder that holds config.json and the root (default: the current one)",
@@ -124,6 +126,8 @@ OPTIONS = {
     "verify all": "every container",
     "pid": "the first process of a container of any runtime",
     "verify config": "the configuration that it is held to, or the bundle it is in",
+    "watch config": "the configuration that it is held to, or the bundle it is in",
+    "denials config": "the configuration that it was made from, or the bundle it is in",
     "regex": "ID is a regular expression: do it for each container in whose id it is found",
     "force": "kill it first if it runs; no error if there is none",
     "quiet": "print IDs only",
@@ -170,12 +174,12 @@ OPTIONS = {
     "json": "print JSON",
     "follow": "go on until interrupted, with what is denied from now on",
     "since": "look at what happened since then: 10m, 2h, a date or time of ISO 8601, or boot (default: the container's creation, or boot)",
-    "steps": "print every system call too",
+    "steps": "print the plan too, every step with its system calls",
     "assume": "plan for the machine whose facts are in this file (from `rundlet host --json`)",
     "matrix config": "read what is varied and tried from this TOML file",
     "runtime": "compare this runtime too; may be given many times",
     "lab": "do it under a kernel that has AppArmor (see rundlet lab)",
-    "matrix suite": "boot Debian's kernel of this suite for --lab",
+    "matrix suite": "boot Debian's kernel of this suite for --lab, bookworm (the default) or backports",
     "expect": "hold the result against the document in this file",
     "html": "write a page for people to this file",
     "profile": "derive from the profiles of this file",
@@ -183,9 +187,9 @@ OPTIONS = {
     "output": "write the derived profile to this file",
     "replace": "load it even over a profile of that name with another content",
     "kernel": "boot this kernel (a bzImage or vmlinux file)",
-    "suite": "boot Debian's kernel of this suite",
+    "suite": "boot Debian's kernel of this suite, bookworm (the default) or backports",
     "timeout": "end the command after this many seconds",
-    "memory": "memory of the machine, in MiB",
+    "memory": "memory of the machine, in MiB (default: 2048)",
     "append": "more words for the kernel's command line, such as apparmor=0",
     "systemd": "boot it with systemd as its first process",
 }

@@ -116,6 +116,15 @@ def test_no_bundle(box: Box) -> None:
     )
 
 
+@pytest.mark.parametrize("words", [("list",), ("verify", "--all"), ("delete", "--regex", "x"), ("denials",), ("watch", "--once")])
+def test_a_root_of_containers_that_is_none(box: Box, words: tuple[str, ...]) -> None:
+    file = box.bundle / "file"
+    file.touch()
+    done = box.call_apart("--root", str(file), *words)
+    assert done.status in (1, 2)
+    assert done.err == f"rundlet: cannot read {file}: not a directory; name the folder of your containers by --root\n"
+
+
 def test_no_configuration(box: Box) -> None:
     assert "config.json: no such file or directory" in box.call("create", "--bundle", str(box.bundle), box.id).err
 

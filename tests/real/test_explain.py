@@ -124,3 +124,5 @@ def test_info_is_a_page_of_what_features_say(box: Box) -> None:
     assert set(rows["namespaces"].split(", ")) == set(features["linux"]["namespaces"])
     assert rows["seccomp"] == ("yes" if features["linux"]["seccomp"]["enabled"] else "no")
     assert rows["cgroups"] == host.facts()["cgroup"]["layout"]
+    lsm = host.facts()["lsm"]
+    assert rows["SELinux"] == ("unknown" if lsm is None else "on" if "selinux" in lsm else "absent")

@@ -259,6 +259,13 @@ def test_progress_is_told_row_by_row(done: Done, found: dict[str, Any]) -> None:
     assert lines[0] == f"rundlet matrix: 1 of {len(lines)}: rundlet: bundle"
 
 
+@pytest.mark.parametrize(("path", "why"), [("none/page.html", "none is no directory"), ("made", "it is a directory")])
+def test_a_page_that_cannot_be_written_is_said_beforehand(folder: Path, path: str, why: str) -> None:
+    done = matrix(folder, "--html", path)
+    assert (done.status, done.out) == (2, "")
+    assert done.err == f"rundlet: cannot write {path}: {why}; give --html a file that can be written\n"
+
+
 def test_the_page(done: Done, folder: Path, found: dict[str, Any]) -> None:
     assert done.status == 0
     page = (folder / "page.html").read_text()

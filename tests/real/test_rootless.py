@@ -609,6 +609,21 @@ def call_without_root(person: Person, *args: str, runtime_dir: str = "", words: 
         return Done(status, out.read(), err.read())
 
 
+def test_the_root_of_somebody_else(person: Person) -> None:
+    """And the bundle."""
+    box = person.box()
+    box.sh("true").save()
+    theirs = person.folder / "theirs"
+    theirs.mkdir(mode=0o700)
+    done = call_without_root(person, "--root", str(theirs), "list")
+    assert (done.status, done.err) == (1, f"rundlet: cannot read {theirs}: permission denied; name the folder of your containers by --root\n")
+    config = box.bundle / "config.json"
+    config.chmod(0o600)
+    os.chown(config, 0, 0)
+    done = call_without_root(person, "explain", str(box.bundle))
+    assert (done.status, done.err) == (1, f"rundlet: cannot read {config}: permission denied\n")
+
+
 def test_the_default_root(person: Person) -> None:
     box = person.box()
     box.sh("true").save()

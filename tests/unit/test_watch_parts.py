@@ -55,6 +55,11 @@ def test_where_one_cannot_listen(text: str) -> None:
         address.parse(text)
 
 
+def test_a_port_that_is_none_is_named() -> None:
+    with pytest.raises(Usage, match='^--listen: "65536" is no port from 0 to 65535; it is ADDR:PORT, PORT for one of the loopback, or none$'):
+        address.parse("127.0.0.1:65536")
+
+
 def test_what_only_this_machine_reaches() -> None:
     assert [Address(host, 1).loopback for host in ("127.0.0.1", "127.9.9.9", "::1", "0.0.0.0", "::", "10.0.0.1")] == [True, True, True, False, False, False]
     assert (str(Address("::1", 80)), str(Address("127.0.0.1", 80))) == ("[::1]:80", "127.0.0.1:80")

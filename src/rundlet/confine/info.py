@@ -36,7 +36,7 @@ def text(facts: Any, able: Any) -> str:
         "namespaces": ", ".join(linux["namespaces"]),
         "seccomp": _yes(linux["seccomp"]),
         "AppArmor": apparmor["state"],
-        "SELinux": _yes(linux["selinux"]),
+        "SELinux": "unknown" if facts["lsm"] is None else "on" if "selinux" in facts["lsm"] else "absent",
         "capabilities": ", ".join(name.removeprefix("CAP_").lower() for name in linux["capabilities"]),
     }
     indent = " " * INDENT

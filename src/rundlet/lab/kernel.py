@@ -110,10 +110,13 @@ def of_file(name: str, cache: Path, progress: Progress) -> Kernel:
     """The user's own kernel in the file `name`: an ELF vmlinux, or a bzImage, whose payload the cache keeps.
 
     Its modules are looked for beside it, as in an unpacked package, and at /lib/modules; without any, all is taken to be built in.
-    Raises Refused for a file that is no kernel, OSError when it cannot be read.
+    Raises Refused for a file that is no kernel or cannot be read.
     """
     path = Path(name).absolute()
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as failure:
+        raise Refused(f"cannot read {path}: {(failure.strerror or '').lower()}", "give --kernel a vmlinux or bzImage") from None
     release = unpack.release(content, str(path))
     image = path
     if content[:4] != unpack.ELF:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rundlet.plan.netdevices import Device
     from rundlet.spec.types import Config, Mount
 
+ENOENT, ENOTDIR = 2, 20
 LINKS = 40  # as many as the kernel follows: path_resolution(7)
 
 
@@ -30,7 +31,8 @@ def text(options: "Options") -> bytes:
     try:
         fd = posix.open(path, O_RDONLY | O_CLOEXEC)
     except OSError as e:
-        raise Fault(f"cannot read {path}: {(e.strerror or '').lower()}; is {folder(options)} a bundle?") from None
+        hint = f"; is {folder(options)} a bundle?" if e.errno in (ENOENT, ENOTDIR) and not options.config else ""
+        raise Fault(f"cannot read {path}: {(e.strerror or '').lower()}{hint}") from None
     try:
         parts = []
         while part := posix.read(fd, PIECE):

@@ -357,11 +357,13 @@ def _record(text: bytes, name: str) -> "Record":
 
 
 def names(top: str) -> "list[str]":
-    """The ids of all containers, sorted."""
+    """The ids of all containers, sorted. Raises Fault where the folder cannot be read."""
     try:
         return sorted(posix.listdir(top))
     except FileNotFoundError:
         return []
+    except OSError as e:
+        raise Fault(f"cannot read {top}: {(e.strerror or '').lower()}; name the folder of your containers by --root") from None
 
 
 def alive(record: "Record") -> bool:

@@ -38,6 +38,8 @@ def main(options: Options) -> int:
         if len(options.args) > 1:
             raise Usage(f"matrix takes one bundle; a command goes behind --: rundlet matrix {options.args[0]} -- {options.args[1]}")
         wanted = report.expected(options.expect) if options.expect else {}
+        if options.html:
+            see_writable(options.html)
         found = in_lab(options) if options.lab else here(options)
         if options.html:
             Path(options.html).write_text(html.page(found), encoding="utf-8")
@@ -52,6 +54,20 @@ def main(options: Options) -> int:
     else:
         report.show(found, Console(width=None if sys.stdout.isatty() else WIDTH))
     return judged(found, wanted, bool(options.expect))
+
+
+def see_writable(path: str) -> None:
+    """Raises Refused where the page could not be written to this path: before all else, since what comes before it takes minutes."""
+    folder = os.path.dirname(path) or "."
+    if os.path.isdir(path):
+        why = "it is a directory"
+    elif not os.path.isdir(folder):
+        why = f"{folder} is no directory"
+    elif not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        why = "permission denied"
+    else:
+        return
+    raise Refused(f"cannot write {path}: {why}", "give --html a file that can be written")
 
 
 def _stop(number: int, frame: object) -> None:

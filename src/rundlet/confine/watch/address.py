@@ -40,7 +40,7 @@ def parse(text: str | None) -> Address | None:
     elif ":" in host:
         raise Usage(f'--listen: write an IPv6 address in brackets, as in [::1]:{PORT}, not "{text}"')
     if not (port.isascii() and port.isdigit() and int(port) < 65536):
-        raise Usage(f'--listen: "{text}" has no port; it is ADDR:PORT, PORT for one of the loopback, or {NOWHERE}')
+        raise Usage(f'--listen: "{port}" is no port from 0 to 65535; it is ADDR:PORT, PORT for one of the loopback, or {NOWHERE}')
     if host in ("", "localhost"):
         host = "127.0.0.1"
     try:

@@ -14,7 +14,7 @@ from rundlet import log
 from rundlet.confine.denials.containers import Container, of_pid
 from rundlet.confine.watch import address, lines
 from rundlet.confine.watch.denied import Denials
-from rundlet.confine.watch.look import Other, look, names
+from rundlet.confine.watch.look import Other, look
 from rundlet.confine.watch.metrics import Metrics
 from rundlet.confine.watch.server import Server
 from rundlet.confine.watch.table import Look, Table
@@ -51,7 +51,7 @@ def _watched(options: Options) -> Watched:
     if bool(options.config) != bool(options.pid):
         raise Usage("watch takes --pid N with --config FILE, or neither; see rundlet watch --help")
     if not options.pid:
-        return Watched(root, root, partial(names, root), partial(look, root))
+        return Watched(root, root, partial(store.names, root), partial(look, root))
     config = options.config or ""
     other = Other(options.pid, config)
     return Watched(other.target.name, root, other.names, other.look, (of_pid(options.pid, config),))

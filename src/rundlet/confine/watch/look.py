@@ -18,14 +18,6 @@ if TYPE_CHECKING:
 MOST = 64  # processes of a container that are followed besides its first one
 
 
-def names(root: str) -> list[str]:
-    """The names in a root of containers. Raises Fault where it cannot be read."""
-    try:
-        return store.names(root)
-    except OSError as failure:
-        raise Fault(f"cannot read {root}: {(failure.strerror or '').lower()}") from None
-
-
 def look(root: str, id: str) -> Look | None:
     """What there is of a container; None where there is none of this name."""
     began = time.perf_counter()
