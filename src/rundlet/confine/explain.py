@@ -17,6 +17,7 @@ from rundlet.life import bundle, deciding, preload, process, rootless, store
 from rundlet.options import Options
 from rundlet.plan import delegation, devicefilter, order, resources, stages, systemd
 from rundlet.plan.label import joined
+from rundlet.plan.mounts import cgroup
 from rundlet.plan.seccomp import describe, receiver
 
 if TYPE_CHECKING:
@@ -51,9 +52,7 @@ def ask(options: Options, facts: "Facts | None") -> "Explanation":
     here = facts is None
     facts = facts or host.facts(config["process"]["apparmorProfile"], everything=True)
     explanation = explain(config, path, facts, options.cgroup_manager == "systemd", here, options.cgroup_manager == "disabled")
-    explanation.warnings = warnings
-    if options.cgroup_manager == "disabled" and (note := resources.lost(config["linux"]["resources"])):
-        explanation.warnings = [*warnings, note]
+    explanation.warnings = [*warnings, *explanation.warnings]
     return explanation
 
 
@@ -156,7 +155,7 @@ def explain(
     facts = {**facts, "apparmor": {**facts["apparmor"]}}
     found = Explanation(config, facts)
     spaces = {space["type"] for space in config["linux"]["namespaces"]}
-    process.grantable(config["process"], facts, "user" in spaces)
+    process.grantable(config["process"], facts, "user" in spaces, found.warnings.append)
     try:
         if any(name.startswith("org.rundlet.apparmor.") for name in config["annotations"]):
             found.preload = preload.prepare(Options(), config, path, facts, here)
@@ -171,6 +170,8 @@ def explain(
             layout = cgroup_layout.left_out(layout)
         at = (rootless if bare and not unit else cgroup_place).place(layout, below, "ID")
         limits = config["linux"]["resources"]
+        notes = [*resources.notes(limits, layout), resources.lost(limits) if without_cgroup else "", cgroup.idle(config)]
+        found.warnings += filter(None, notes)
         writes = resources.writes(limits, layout) if at.dirs else ()
         if bare and not unit:
             writes = rootless.limits(limits, layout, at, facts)
@@ -180,7 +181,7 @@ def explain(
             found.limits += given_away(config, facts)
         if unit:
             found.limits += unit_text(unit, config, facts, writes)
-        filter_ = process.seccomp_program(config)
+        filter_ = process.seccomp_program(config, found.warnings.append)
         agent = filter_ is not None and receiver(config, "")
         choices = stages.Choices(
             "ID", set_groups=process.sets_groups(config) and not (bare and rootless.groups_denied(config, facts)),
@@ -228,6 +229,7 @@ def device_text(config: "Config") -> str:
     rules = devicefilter.rules(config["linux"]["resources"]["devices"])
     if devicefilter.allows_all(rules):
         return "devices: all"
-    return f"devices: {len(config['linux']['resources']['devices'])} rules asked, and those every container has"
+    asked = len(config["linux"]["resources"]["devices"])
+    return f"devices: {asked} rule{'s' * (asked != 1)} asked, and those every container has"
 
 

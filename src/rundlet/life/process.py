@@ -24,6 +24,7 @@ from rundlet.plan.command import home
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
+    from collections.abc import Callable
 
     from rundlet.executor.client import Executor
     from rundlet.executor.program import Program
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from rundlet.host import Facts
     from rundlet.plan.step import Step
     from rundlet.spec.types import Config, Process, Rlimit
+
+    Tell = Callable[[str], object]
 
 LONG_PASSWD = 32768  # so much of an image's passwd file is read
 
@@ -78,8 +81,11 @@ def bury(pid: int) -> None:
         pass
 
 
-def seccomp_program(config: "Config") -> "bytes | None":
-    """The compiled filter of the configuration, from the cache where it is known; None when none is asked for."""
+def seccomp_program(config: "Config", tell: "Tell | None" = None) -> "bytes | None":
+    """The compiled filter of the configuration, from the cache where it is known; None when none is asked for.
+
+    `tell` takes the warnings, which are the log's otherwise; for them it is compiled anew, since a filter that was kept has none to tell.
+    """
     section, annotations = config["linux"]["seccomp"], config["annotations"]
     if "run.oci.seccomp_bpf_data" in annotations:  # plan/seccomp.py names it, which is not imported without a filter
         from rundlet.plan import seccomp
@@ -92,9 +98,9 @@ def seccomp_program(config: "Config") -> "bytes | None":
 
     warnings: "list[str]" = []
     strict = annotations.get("run.oci.seccomp_fail_unknown_syscall", "0") != "0"
-    program = cache.program(section, keep.home() + "/seccomp", warnings, strict)
+    program = cache.program(section, "" if tell else keep.home() + "/seccomp", warnings, strict)
     for warning in warnings:
-        log.warning(warning)
+        (tell or log.warning)(warning)
     return program
 
 
@@ -111,8 +117,8 @@ def seccomp_agent(config: "Config") -> "socket | None":
     return agent.connect(config)
 
 
-def grantable(proc: "Process", facts: "Facts", user_namespace: bool) -> None:
-    """Leaves out capabilities that the runtime does not have to give, each with a warning (config.md, "capabilities").
+def grantable(proc: "Process", facts: "Facts", user_namespace: bool, tell: "Tell | None" = None) -> None:
+    """Leaves out capabilities that the runtime does not have to give, with a warning each to `tell` or the log (config.md, "capabilities").
 
     In a new user namespace the process has them all.
     """
@@ -124,7 +130,7 @@ def grantable(proc: "Process", facts: "Facts", user_namespace: bool) -> None:
         names: "list[str]" = sets[kind]
         missing = [name for name in names if name not in have]
         if missing:
-            log.warning(f"/process/capabilities/{kind}: the runtime does not have {', '.join(missing)} to give")
+            (tell or log.warning)(f"/process/capabilities/{kind}: the runtime does not have {', '.join(missing)} to give")
             sets[kind] = [name for name in names if name in have]
 
 
