@@ -364,6 +364,48 @@ class TestLimits:
         systemctl("daemon-reload")
         assert (CGROUPS / "rundlet.slice" / unit / "memory.max").read_text().strip() == str(64 << 20)
 
+    @pytest.mark.parametrize("subgroup", ["", "container"])
+    def test_an_update_that_fails_late(self, box: Box, subgroup: str) -> None:
+        """The configuration cannot be written: then systemd, which has the new limits, is given those back that it had."""
+        subprocess.run(["modprobe", "brd", "rd_nr=1"], check=True)
+        major, minor = map(int, Path("/sys/block/ram0/dev").read_text().split(":"))
+        rate = [{"major": major, "minor": minor, "rate": 1 << 20}]
+        unit = asked(box)
+        deny: list[dict[str, object]] = [{"allow": False, "access": "rwm"}]
+        box.config["annotations"] = {"run.oci.systemd.subgroup": subgroup}
+        box.linux["resources"] = {
+            "memory": {"limit": 32 << 20}, "cpu": {"quota": 25501, "period": 50000}, "devices": deny,
+            "blockIO": {"throttleReadBpsDevice": rate},
+        }
+        at = CGROUPS / own(started(box))[1:]
+        names = (
+            "MemoryMax", "MemoryHigh", "TasksMax", "CPUWeight", "CPUQuotaPerSecUSec", "CPUQuotaPeriodUSec",
+            "IOReadBandwidthMax", "IOWriteBandwidthMax", "IOWeight", "DevicePolicy", "DeviceAllow",
+        )
+        files = ("memory.max", "memory.high", "pids.max", "cpu.max", "cpu.weight", "io.max")
+
+        def held() -> list[str]:
+            systemctl("daemon-reload")
+            said = systemctl("show", unit, *(f"--property={name}" for name in names))
+            return [said, *(((at.parent if subgroup else at) / name).read_text() for name in files)]
+
+        before, exact = held(), [(at / name).read_text() for name in files]
+        assert f"IOReadBandwidthMax=/dev/block/{major}:{minor} {1 << 20}\n" in before[0] and f"MemoryMax={32 << 20}\n" in before[0]
+        stands = box.root / box.id / "config.json.new"  # in the place of a file that is to be written
+        more = {
+            "memory": {"limit": 64 << 20}, "cpu": {"shares": 2000, "quota": 10000, "period": 20000}, "pids": {"limit": 99},
+            "unified": {"memory.high": str(48 << 20)}, "devices": [*deny, {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "rwm"}],
+            "blockIO": {
+                "weight": 300, "throttleWriteBpsDevice": rate, "throttleReadBpsDevice": [{**rate[0], "rate": 2 << 20}],
+            },
+        }
+        stands.mkdir()
+        done = box.call("update", "--resources", "-", box.id, input=json.dumps(more))
+        stands.rmdir()
+        assert done.status == 1 and "cannot write config.json" in done.err and "while cleaning up" not in done.err, done
+        assert [(at / name).read_text() for name in files] == exact
+        assert held() == before
+
     def test_network(self, box: Box) -> None:
         """Classes and priorities are v1's alone; a host of v2 may have its hierarchy beside."""
         there = CGROUPS / "net"
@@ -448,6 +490,12 @@ class TestDevices:
         kmsg = {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "rwm"}
         box.ok("update", "--resources", "-", box.id, input=json.dumps({"devices": [*deny, kmsg]}))
         assert "/dev/char/1:11 rwm" in systemctl("show", unit, "--property=DeviceAllow")
+        assert box.exec("sh", "-c", script).out == "opened\n"
+        stands = box.root / box.id / "config.json.new"
+        stands.mkdir()  # so that the update fails once all is done
+        done = box.call("update", "--resources", "-", box.id, input=json.dumps({"devices": deny}))
+        stands.rmdir()
+        assert done.status == 1 and "cannot write config.json" in done.err and "while cleaning up" not in done.err, done
         assert box.exec("sh", "-c", script).out == "opened\n"
         box.ok("update", "--resources", "-", box.id, input=json.dumps({"devices": [*deny, {**kmsg, "minor": 12}]}))
         assert "/dev/char/1:11 rwm" not in systemctl("show", unit, "--property=DeviceAllow")

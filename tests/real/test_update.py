@@ -197,7 +197,7 @@ def test_what_is_refused_leaves_all_as_it_was(limited: Box) -> None:
     assert (limited.root / limited.id / "config.json").read_text() == text
 
 
-def test_shares_of_the_cache_are_taken_back(limited: Box, tmp_path: Path) -> None:
+def test_shares_of_the_cache(limited: Box, tmp_path: Path) -> None:
     """As no machine here has the kernel's resctrl, a folder stands in for the container's group."""
     schemata = tmp_path / "schemata"
     schemata.write_text("    L3:0=ff\n")
@@ -208,6 +208,17 @@ def test_shares_of_the_cache_are_taken_back(limited: Box, tmp_path: Path) -> Non
     assert (schemata.read_text(), limited.held(*PIDS)) == ("    L3:0=ff\n", "20")
     update(limited, "--mem-bw-schema", "MB:0=50", "--l3-cache-schema", "L3:0=0f", "--pids-limit", "5")
     assert (schemata.read_text()[:8], limited.held(*PIDS)) == ("MB:0=50\n", "5"), "line by line, and that is the last"
+    saved = limited.root / limited.id / "config.json"
+    assert json.loads(saved.read_text())["linux"]["intelRdt"] == {"l3CacheSchema": "L3:0=0f", "memBwSchema": "MB:0=50"}
+    saved.write_text(json.dumps({**json.loads(saved.read_text()), "linux": {
+        **json.loads(saved.read_text())["linux"], "intelRdt": {"closID": "a", "schemata": ["MB:0=40", "L2:0=f"], "memBwSchema": "MB:0=20"},
+    }}))
+    update(limited, "--mem-bw-schema", "MB:0=60")
+    assert json.loads(saved.read_text())["linux"]["intelRdt"] == {"closID": "a", "schemata": ["L2:0=f"], "memBwSchema": "MB:0=60"}
+    text = saved.read_text(), schemata.read_text()
+    done = limited.call_apart("update", "--mem-bw-schema", "L3:0=1", "--pids-limit", "7", limited.id)
+    assert done.status == 1 and "/linux/intelRdt/memBwSchema: must be one line that begins with MB:" in done.err
+    assert (saved.read_text(), schemata.read_text()) == text
     schemata.unlink()
     done = limited.call_apart("update", "--mem-bw-schema", "MB:0=10", "--pids-limit", "7", limited.id)
     assert done.status == 1 and "schemata: no such file or directory" in done.err

@@ -17,10 +17,10 @@ from rundlet.errors import Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from rundlet.plan.resources import CgroupFacts
-    from rundlet.plan.systemd import Properties, Unit
+    from rundlet.plan.systemd import Properties, Unit, Variant
 
 FILES = "leave out --systemd-cgroup: cgroups are then made by files"
 ACCOUNTING = ("CPUAccounting", "MemoryAccounting", "IOAccounting", "TasksAccounting")
@@ -170,12 +170,22 @@ def settle(unit: "Unit", at: Place, pid: int, need: "Iterable[str]") -> files.Ma
     return made
 
 
-def update(bus: Bus, name: str, properties: "Properties") -> None:
-    """Gives a unit other properties, until the next boot. Raises Refused."""
-    if not properties:
+def properties(bus: Bus, name: str, wanted: "Iterable[str]") -> "Properties":
+    """What properties of a unit are now. Raises Refused."""
+    kind = f"org.freedesktop.systemd1.{'Slice' if name.endswith('.slice') else 'Scope'}"
+    try:
+        path = str(bus.call("GetUnit", "s", name)[0])
+        return {one: bus.call("Get", "ss", kind, one, interface="org.freedesktop.DBus.Properties", path=path)[0] for one in wanted}
+    except BusError as e:
+        raise _refused(f"systemd does not say what the limits of the unit {name} are", e) from None
+
+
+def update(bus: Bus, name: str, asked: "Sequence[tuple[str, Variant]]") -> None:
+    """Gives a unit other properties, all or none, one after the other, until the next boot. Raises Refused."""
+    if not asked:
         return
     try:
-        bus.call("SetUnitProperties", "sba(sv)", name, True, list(properties.items()))
+        bus.call("SetUnitProperties", "sba(sv)", name, True, asked)
     except BusError as e:
         raise _refused(f"systemd does not change the unit {name}", e) from None
 

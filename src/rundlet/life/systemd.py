@@ -4,7 +4,7 @@ import posix
 
 from rundlet import log
 from rundlet.cgroup import files, systemd
-from rundlet.errors import Refused
+from rundlet.errors import Fault, Refused
 from rundlet.plan import devicefilter
 from rundlet.plan import systemd as plan_systemd
 
@@ -75,19 +75,39 @@ class Unit:
             files.remove(self.place)
 
 
-def update(made: "Made", writes: "tuple[Write, ...]", rules: "Sequence[Rule] | None") -> None:
-    """Tells systemd of limits that have changed, and of device rules where these have. Raises Refused."""
-    bus = systemd.again(made["bus"])
-    try:
-        known = systemd.version(bus)
-        properties = plan_systemd.limits(writes, known)
-        if rules is not None and not made["user"]:
-            # what is set is added to what there is, and nothing else than nothing takes it all away
-            systemd.update(bus, made["unit"], plan_systemd.NO_DEVICES)
-            properties.update(plan_systemd.devices(*devicefilter.since_reset(rules), known))
-        systemd.update(bus, made["unit"], properties)
-    finally:
-        bus.close()
+class Limits:
+    """The properties of a container's unit that are to say other limits, and what they were before."""
+
+    def __init__(self, made: "Made", writes: "tuple[Write, ...]", rules: "Sequence[Rule] | None") -> None:
+        """For limits that have changed, and device rules where these have. Raises Refused."""
+        self.unit = made["unit"]
+        self.bus = systemd.again(made["bus"])
+        try:
+            known = systemd.version(self.bus)
+            self.asked = list(plan_systemd.limits(writes, known).items())
+            if rules is not None and not made["user"]:
+                # what is set is added to what there is, and nothing else than nothing takes it all away
+                self.asked += plan_systemd.NO_DEVICES.items()
+                self.asked += plan_systemd.devices(*devicefilter.since_reset(rules), known).items()
+            self.former = plan_systemd.replacing(systemd.properties(self.bus, self.unit, dict(self.asked)))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Hangs up."""
+        self.bus.close()
+
+    def change(self) -> None:
+        """Tells systemd. Raises Refused."""
+        systemd.update(self.bus, self.unit, self.asked)
+
+    def take_back(self, fault: Fault) -> None:
+        """Has systemd know again what it knew; where it will not, this is said in the fault."""
+        try:
+            systemd.update(self.bus, self.unit, self.former)
+        except Refused as second:
+            fault.cleanup.append(str(second))
 
 
 def attach(made: "Made", pid: int) -> None:

@@ -12,8 +12,10 @@ from rundlet.plan.write import Write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from rundlet.life import systemd
     from rundlet.life.store import Container
     from rundlet.options import Options
     from rundlet.plan.devicefilter import Rule
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 def main(options: "Options") -> int:
     """The verb."""
     asked = wanted(options)
-    schemas = [text for text in (options.l3_cache_schema, options.mem_bw_schema) if text]
+    given = {"l3CacheSchema": options.l3_cache_schema, "memBwSchema": options.mem_bw_schema}
+    schemas = {key: text for key, text in given.items() if text}
     container = store.find(options)
     process.uninterruptible()
     try:
@@ -31,7 +34,7 @@ def main(options: "Options") -> int:
             kind = "CAT: l3 cache" if options.l3_cache_schema else "MBA: memory bandwidth"
             raise Refused(f"Intel RDT/{kind} schema is not enabled", "make the container with /linux/intelRdt")
         if schemas:
-            _with_schemas(container, asked, "\n".join(schemas))
+            _with_schemas(container, asked, schemas)
         else:
             apply(container, asked)
     finally:
@@ -39,17 +42,29 @@ def main(options: "Options") -> int:
     return 0
 
 
-def _with_schemas(container: "Container", asked: "dict[str, Any]", text: str) -> None:
+def _with_schemas(container: "Container", asked: "dict[str, Any]", schemas: "dict[str, str]") -> None:
     """Limits and shares of the cache and the memory's bandwidth: all of them or none."""
     from rundlet.life import rdt
 
+    config: "Any" = jsontext.loads(container.config(), "config.json")
+    _share(config, schemas)
+    spec.load(jsontext.dumps(config).encode())  # later commands go by it
     path = container.record["rdt"]["group"]
-    old = rdt.change(path, text)
+    old = rdt.change(path, "\n".join(schemas.values()))
     try:
-        apply(container, asked)
+        apply(container, asked, schemas)
     except Fault as fault:
         rdt.take_back(path, old, fault)
         raise
+
+
+def _share(config: "Any", schemas: "dict[str, str]") -> None:
+    """Writes shares into a configuration; in the place of lines that say something else of the same."""
+    rdt = config["linux"].setdefault("intelRdt", {})
+    rdt.update(schemas)
+    shared = {line.partition(":")[0].strip() for text in schemas.values() for line in text.splitlines()}
+    if rdt.get("schemata"):
+        rdt["schemata"] = [line for line in rdt["schemata"] if line.partition(":")[0].strip() not in shared]
 
 
 def wanted(options: "Options") -> "dict[str, Any]":
@@ -81,8 +96,9 @@ def _stdin() -> bytes:
     return b"".join(parts)
 
 
-def apply(container: "Container", asked: "dict[str, Any]") -> None:
-    """Gives a locked container the limits `asked`, /linux/resources as JSON has it, and writes them into its configuration.
+def apply(container: "Container", asked: "dict[str, Any]", schemas: "dict[str, str] | None" = None) -> None:
+    """Gives a locked container the limits `asked`, /linux/resources as JSON has it, and writes them into its configuration; so too the
+    `schemas` that its group of resctrl has been given.
 
     Raises WrongState when it has ended, BadSpec and Refused for limits that cannot be, StepFailed with all as it was, or with what is not.
     """
@@ -102,6 +118,8 @@ def apply(container: "Container", asked: "dict[str, Any]") -> None:
     new = _check(asked)
     linux["resources"] = update.merge(had, asked)
     whole = _check(linux["resources"])
+    if schemas:
+        _share(config, schemas)
     facts = layout.read()
     new = update.complete(new, whole)
     for note in resources.notes(new, facts):
@@ -112,21 +130,42 @@ def apply(container: "Container", asked: "dict[str, Any]") -> None:
     lines = _device_lines(at, rules) if rules and resources.version(facts, "devices") == 1 else ()
     change = Change(at)
     change.write((*writes, *lines))
+    unit: "systemd.Limits | None" = None
+    held: "dict[str, str]" = {}
+    filtered = False
     try:
         if "systemd" in record:
             from rundlet.life import systemd
             from rundlet.plan.systemd import FILES
 
             held = change.held(FILES)
-            systemd.update(record["systemd"], (*writes, *_bandwidth(at, writes)), rules)
+            unit = systemd.Limits(record["systemd"], (*writes, *_bandwidth(at, writes)), rules)
+            unit.change()
             restore(held)  # systemd has written all that it knows of the unit, in its own words
         if rules and resources.version(facts, "devices") == 2 and not (posix.geteuid() or host.user_namespace()):
             _replace_filter(at, rules)
+            filtered = True
         store.put(container.fd, "config.json", jsontext.dumps(config).encode())
     except (Fault, OSError) as e:
         fault = e if isinstance(e, Fault) else Fault(f"cannot write the container's configuration: {(e.strerror or '').lower()}")
+        if filtered:
+            _or_told(lambda: _replace_filter(at, devicefilter.rules(_check(had)["devices"])), fault)
+        if unit:
+            unit.take_back(fault)
+            _or_told(lambda: restore(held), fault)
         change.take_back(fault)
         raise fault from None
+    finally:
+        if unit:
+            unit.close()
+
+
+def _or_told(undo: "Callable[[], None]", fault: Fault) -> None:
+    """Undoes something; that it does not succeed is said in the fault."""
+    try:
+        undo()
+    except Fault as second:
+        fault.cleanup.append(str(second))
 
 
 def _bandwidth(at: "place.Place", writes: "tuple[Write, ...]") -> "tuple[Write, ...]":

@@ -239,6 +239,12 @@ def _mask(text: str) -> bytes:
 NO_DEVICES: "Properties" = {"DevicePolicy": ("s", "auto"), "DeviceAllow": ("a(ss)", [])}  # nothing is said of them
 
 
+def replacing(held: "Properties") -> "list[tuple[str, Variant]]":
+    """Properties, one after the other, that come in the place of others: what is set to a list of pairs is added to what there is, and
+    nothing else than an empty one takes that away."""
+    return [*((name, (kind, [])) for name, (kind, _) in held.items() if kind[:2] == "a("), *held.items()]
+
+
 def devices(default: bool, rules: "Sequence[Rule]", version: int) -> "Properties":
     """DevicePolicy and DeviceAllow for device rules behind a `default` (devicefilter.since_reset); none where systemd cannot say the same.
 
