@@ -124,7 +124,7 @@ def apparmor(
         profiles = _profiles()
     found["label"], found["mode"] = label, mode
     found["components"] = [{"name": name, "mode": _mode(name, mode, len(names), profiles)} for name in names]
-    found["namespace"] = (_try(SECURITY + "/apparmor/.ns_name") or "").strip() or None
+    found["namespace"] = policy_namespace()
     stack = _try(SECURITY + "/apparmor/features/domain/stack")
     # without securityfs the scoped files tell: they are younger than stacking
     found["stack"] = scoped if stack is None else stack.strip() == "yes"
@@ -165,6 +165,11 @@ def _permits(profile: str, target: str) -> bool:
     finally:
         posix.close(fd)
     return bool(int(answer[1], 16) & ~int(answer[3], 16) & AA_MAY_ONEXEC)
+
+
+def policy_namespace() -> "str | None":
+    """The last part of the name of the caller's policy namespace, "root" for the first one; None where it is not to be read."""
+    return (_try(SECURITY + "/apparmor/.ns_name") or "").strip() or None
 
 
 def label_of(pid: int) -> "tuple[str, str | None]":

@@ -80,7 +80,7 @@ TRAPS: dict[str, Runs | Killed | Not] = {
     "as the container, no_new_privs, confined": Runs("rt//&web", ALL, False),
     "as the container, unconfined mode": Runs("web", ALL),
     "as the container, confined": Runs("web", ALL),
-    "as the container, inside a policy namespace": Not(('"web" from the policy namespace "root"', 'in "box"', "--apparmor")),
+    "as the container, inside a policy namespace": Not(('"web" from the policy namespace "root"', 'own, "box"', "--apparmor")),
     "into a container that takes signals from unconfined alone": Runs("kin", ALL),
     "as the container, in a user namespace": Runs("web", ALL),
     "user namespace: run": Runs("web", ALL),

@@ -1,5 +1,6 @@
 """AppArmor: labels as text, the table row by row, the sentences, and the steps."""
 
+import contextlib
 import itertools
 import re
 import sys
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from rundlet.errors import Refused
 from rundlet.kernel import ERRNO
+from rundlet.life import policy
 from rundlet.plan.apparmor import Transition, by_itself, check, decide, pending_ok, rule, write_failed
 from rundlet.plan.asking import proc_steps, steps
 from rundlet.plan.label import canonical, components, joined, name_fault, parse
@@ -240,6 +242,11 @@ def test_a_rule_that_is_known_to_be_missing_is_asked_for_before_the_kernel_is() 
     assert decide(facts(TWO, lacking=None), {"profile": "web", "nnp": False}).action == "exec"
     with pytest.raises(Refused, match="is not loaded"):  # as the kernel has it: what is not there before what is not permitted
         decide(facts(TWO, lacking={"exec": {"nope": ["rt"]}, "stack": {}}), {"profile": "nope", "nnp": False})
+
+
+def test_a_policy_namespace_that_is_not_there_is_named() -> None:
+    text = write_failed(Transition("exec", ":box//in:unconfined", (), "", 15), facts(PLAIN), ERRNO["ENOENT"])
+    assert text.endswith('there is no policy namespace "box//in"; make it: mkdir /sys/kernel/security/apparmor/policy/namespaces/box/namespaces/in')
 
 
 def test_a_profile_called_unconfined_is_what_it_is() -> None:
@@ -496,3 +503,18 @@ def test_the_procfs_is_checked_before_it_is_used() -> None:
     assert (opened.name, opened.args[1], opened.into) == ("openat", "/proc", "proc")
     assert (magic.name, magic.args[0]) == ("fstatfs", Slot("proc"))
     assert compared == Call("check", magic.args[1], (0x9FA0).to_bytes(8, sys.byteorder), 8, ERRNO["ENODEV"])
+
+
+@pytest.mark.parametrize(
+    ("record", "own", "profile", "refused"),
+    [
+        ({}, "root", "web", False), ({}, "box", "web", True), ({"policy": "box"}, "root", "web", True), ({"policy": "box"}, "box", "web", False),
+        ({}, None, "web", False), ({}, "box", "other", False), ({}, "box", None, False),
+    ],
+)
+def test_a_name_from_another_policy_namespace_is_not_taken_for_the_containers(
+    record: Any, own: str | None, profile: str | None, refused: bool
+) -> None:
+    record = {"expect": {"action": "exec", "profile": "web"}, **record}
+    with pytest.raises(Refused, match="the name is that of another one") if refused else contextlib.nullcontext():
+        policy.same(record, own, profile)

@@ -6,7 +6,7 @@ from posix import O_CLOEXEC, O_DIRECTORY, O_RDONLY
 from rundlet import host, kernel, log, spec
 from rundlet.cgroup import files as cgroup_files
 from rundlet.cgroup import place as cgroup_place
-from rundlet.errors import BadSpec, Fault, Refused, StepFailed, Usage, WrongState
+from rundlet.errors import BadSpec, Fault, StepFailed, Usage, WrongState
 from rundlet.executor import client
 from rundlet.life import deciding, observe, process, sockets, store
 from rundlet.plan import order, stages
@@ -182,8 +182,11 @@ def join(
     in_user = any(space["type"] == "user" for space in config["linux"]["namespaces"])
     process.grantable(proc, facts, in_user)
     process.attainable(proc["rlimits"], facts)
-    if not options.apparmor and proc["apparmorProfile"] == config["process"]["apparmorProfile"]:
-        _same_policy(record, proc["apparmorProfile"], facts)
+    namespace = facts["apparmor"]["namespace"]
+    if namespace and namespace != record.get("policy", "root") and not options.apparmor:
+        from rundlet.life import policy
+
+        policy.same(record, namespace, proc["apparmorProfile"])
     transition = deciding.decide({**config, "process": proc}, facts)
     filter_ = process.seccomp_program(config)
     keyring = record.get("keyring", False)
@@ -226,17 +229,6 @@ def join(
                 first.cleanup.append(str(second))
         raise
     return executor.pid
-
-
-def _same_policy(record: "Record", profile: "str | None", facts: "host.Facts") -> None:
-    """Raises Refused where the name of the container's profile is that of another one to this command, in its policy namespace."""
-    own, theirs = facts["apparmor"]["namespace"], record.get("policy", "root")
-    if profile and record["expect"] and record["expect"]["action"] != "keep" and own and own != theirs:
-        raise Refused(
-            f'the container has its profile "{profile}" from the policy namespace "{theirs}", and to the runtime, in "{own}", '
-            "the name is that of another one",
-            f'exec from "{theirs}", or name a profile with --apparmor',
-        )
 
 
 def _hold(record: "Record", mount_namespace: bool) -> "tuple[int, int]":

@@ -9,12 +9,15 @@ apparmor.hash_policy is on.
 
 import posix
 
+from rundlet.errors import Refused
 from rundlet.life.store import read
-from rundlet.plan.label import split_namespace
+from rundlet.plan.label import canonical, split_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from rundlet.life.store import Record
 
 POLICY = "/sys/kernel/security/apparmor/policy"
 HASHES = ("sha256", "sha1")
@@ -54,6 +57,18 @@ def revision(namespaces: "Iterable[str]") -> "bytes | None":
         except OSError:
             return None
     return b" ".join(found)
+
+
+def same(record: "Record", own: "str | None", profile: "str | None") -> None:
+    """Raises Refused where the `profile` is the one that the container was given by its name in another policy namespace than `own`, the
+    command's: here that name is another profile's, and labels read otherwise. None: it cannot be known."""
+    expect, theirs = record["expect"], record.get("policy", "root")
+    if own and own != theirs and profile and expect and expect["action"] != "keep" and expect["profile"] == canonical(profile):
+        raise Refused(
+            f'the container has its profile "{profile}" from the policy namespace "{theirs}", and in the command\'s own, "{own}", '
+            "the name is that of another one",
+            f'do it from "{theirs}", or name a profile with exec --apparmor',
+        )
 
 
 def _top(namespace: str) -> str:

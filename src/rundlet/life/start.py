@@ -3,7 +3,7 @@
 import posix
 from _socket import socket
 
-from rundlet import jsontext
+from rundlet import host, jsontext
 from rundlet.errors import Fault, WrongState
 from rundlet.executor.client import PIDS, read_reply
 from rundlet.executor.template import REPLY
@@ -51,6 +51,10 @@ def start(container: "Container") -> None:
             raise WrongState("cannot start a container whose cgroup is frozen; thaw it first")
         if now != "created":
             raise WrongState(f"cannot start a container that is {now}")
+    if "policy" in record and not container.waiting and record["expect"]:
+        from rundlet.life import policy
+
+        policy.same(record, host.policy_namespace(), record["expect"]["profile"])
     PIDS.append(record["pid"])
     watch = observe.Watch(record["pid"], record["expect"])
     try:

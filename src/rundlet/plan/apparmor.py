@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 
 
 ATTRIBUTE = {"lsm": "thread-self/attr/apparmor/exec", "scoped": "thread-self/attr/apparmor/exec", "legacy": "thread-self/attr/exec"}
+NAMESPACES = "/sys/kernel/security/apparmor/policy/namespaces"
 LSM_CTX = 32  # struct lsm_ctx { u64 id, flags, len, ctx_len; u8 ctx[]; } of linux/lsm.h
 
 
@@ -302,7 +303,10 @@ def write_failed(transition: Transition, facts: "Situation", errno: int, call: s
         elif errno in (ERRNO["EPERM"], ERRNO["ENOSYS"]):
             why += "; a seccomp filter around the runtime has to permit it"
     elif errno == ERRNO["ENOENT"]:
+        namespace, profile = split_namespace(transition.profile)
         why = f"apparmor profile {_where(transition.profile, host)} is not loaded; {_load(transition.profile, host)}"
+        if profile == "unconfined":  # every policy namespace has it
+            why = f'there is no policy namespace "{namespace}"; make it: mkdir {NAMESPACES}/{namespace.replace("//", "/namespaces/")}'
     elif errno == ERRNO["EACCES"]:
         strict = [part for part in confined if own[part] != "complain"] or confined
         if strict:

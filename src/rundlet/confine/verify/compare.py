@@ -148,14 +148,19 @@ def _mode(task: "Task", expect: Confinement, parts: list[str], around: Around, s
     if not parts or task.mode in ENFORCING:
         return
     if task.mode != "mixed":
-        found.differs("apparmor.mode", task.who, "enforce", task.mode or "no mode", f"{why('apparmor.mode')} ({shown})", task)
+        found.differs("apparmor.mode", task.who, "enforce", task.mode or "no mode", f"{_why_mode(task.mode)} ({shown})", task)
         return
     for part in parts:
         mode = (around.modes or {}).get(part)
         if mode is None:
             found.cannot_tell("apparmor.mode", task.who, f"the label is of mixed modes, and that of {part} is not to be read in securityfs")
         elif mode not in ENFORCING:
-            found.differs("apparmor.mode", task.who, f"{part} (enforce)", f"{part} ({mode})", task=task)
+            found.differs("apparmor.mode", task.who, f"{part} (enforce)", f"{part} ({mode})", _why_mode(mode), task)
+
+
+def _why_mode(mode: str | None) -> str:
+    """A profile with flags=(prompt) denies, too, but not by itself alone."""
+    return "somebody may be asked to permit what the profile does not" if mode == "user" else why("apparmor.mode")
 
 
 def _privileges(task: "Task", expect: Confinement, nested: bool, found: Findings) -> None:
