@@ -637,6 +637,20 @@ class TestAnnotations:
         systemctl("daemon-reload")
         assert (at / "memory.high").read_text() == f"{48 << 20}\n"
 
+    @pytest.mark.parametrize(("quota", "period", "after"), [
+        (25500, 50000, "25500 50000"), (1000, 100000, "1000 100000"), (25501, 50000, "26000 50000"), (33300, 100000, "34000 100000"),
+    ])
+    def test_a_quota_after_a_reload(self, box: Box, quota: int, period: int, after: str) -> None:
+        """Whole per cents are the same to both. Of a part systemd keeps none, CPUQuota= is written down without: it is given the next whole one,
+        which is what it writes into its unit's cgroup from then on."""
+        asked(box)
+        box.config["annotations"] = {"run.oci.systemd.subgroup": ""}
+        box.linux["resources"] = {"cpu": {"quota": quota, "period": period}}
+        at = CGROUPS / own(started(box))[1:]
+        assert (at / "cpu.max").read_text() == f"{quota} {period}\n"
+        systemctl("daemon-reload")
+        assert (at / "cpu.max").read_text() == f"{after}\n"
+
     @pytest.mark.parametrize(("key", "value", "says"), [
         ("Slice", "'system.slice'", "cgroupsPath says which"), ("TimeoutStopSec", "'a'", "a number of seconds"), ("X", "1", "not the name"),
         ("CPUWeight", "uint64 -1", "out of range"),

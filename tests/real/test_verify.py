@@ -601,6 +601,106 @@ def test_a_working_directory_and_a_program_outside(box: Box) -> None:
         child.communicate()
 
 
+# a FUSE filesystem with a directory and a file, served until another process has them; then whoever asks is kept waiting
+SERVED = """
+import ctypes, os, select, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+pid, what, point = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+LOOKUP, FORGET, GETATTR, OPEN, INIT, OPENDIR, INTERRUPT, BATCH_FORGET = 1, 2, 3, 14, 26, 27, 36, 42
+NODES = {b"dir": 2, b"file": 3}
+
+def attributes(node):
+    return struct.pack("<6Q10I", node, 0, 0, 0, 0, 0, 0, 0, 0, 0o100644 if node == 3 else 0o040755, 1, 0, 0, 0, 4096, 0)
+
+def answer(request):
+    _, opcode, unique, node = struct.unpack_from("<IIQQ", request)
+    error, said = 0, b""
+    if opcode == INIT:
+        said = struct.pack("<4I2H10I", 7, 31, 0, 0, 0, 0, 4096, *(0,) * 9)
+    elif opcode == LOOKUP:
+        found = NODES.get(request[40:].rstrip(b"\\0"), 0)
+        error, said = (0, struct.pack("<4Q2I", found, 0, 0, 0, 0, 0) + attributes(found)) if found else (-2, b"")
+    elif opcode == GETATTR:
+        said = struct.pack("<Q2I", 0, 0, 0) + attributes(node)
+    elif opcode in (OPEN, OPENDIR):
+        said = struct.pack("<Q2I", 1, 0, 0)
+    else:
+        error = -38
+    if opcode not in (FORGET, INTERRUPT, BATCH_FORGET):
+        os.write(device, struct.pack("<IiQ", 16 + len(said), error, unique) + said)
+
+def call(done):
+    if done:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+device = os.open("/dev/fuse", os.O_RDWR)
+space = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY)
+call(libc.setns(space, 0x20000))
+os.close(space)
+call(libc.mount(b"hangs", point.encode(), b"fuse", ctypes.c_ulong(6), f"fd={device},rootmode=40000,user_id=0,group_id=0".encode()))
+has, tells = os.pipe()
+other = os.fork()
+if not other:
+    os.close(device)
+    if what == "root":
+        os.chroot(f"{point}/dir")
+        os.chdir("/")
+    elif what == "descriptor":
+        os.open(f"{point}/file", os.O_PATH), os.open(f"{point}/dir", os.O_PATH), os.open(f"{point}/file", os.O_RDONLY)
+        call(libc.umount2(point.encode(), 2))
+    os.write(tells, b".")
+    sys.stdin.read()
+    os._exit(0)
+while has not in select.select([device, has], [], [])[0]:
+    answer(os.read(device, 1 << 17))
+print(other, flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def a_server_that_hangs(box: Box, pid: int, what: str, point: str) -> Iterator[int]:
+    """A process in the container's mount namespace and cgroups that uses a FUSE filesystem whose server answers nobody any more; its pid."""
+    python = shutil.which("python3") or sys.executable
+    words = [python, "-ISc", SERVED, str(pid), what, point]
+    child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    other = 0
+    try:
+        assert child.stdout
+        other = int(child.stdout.readline())
+        for at in box.cgroups():
+            (at / "cgroup.procs").write_text(str(other))
+        yield other
+    finally:
+        child.kill()  # with it goes what anybody waits for
+        child.wait()
+        bundles.kill_all([other] if other else [])
+        child.communicate()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="no FUSE here")
+@pytest.mark.parametrize(("what", "fact", "says"), [
+    ("descriptor", "descriptor", ""), ("root", "mount", "/ is on a FUSE filesystem, or one mounted nowhere"), ("mount", "mount", ""),
+])
+def test_whoever_serves_a_filesystem_does_not_keep_verify_waiting(box: Box, what: str, fact: str, says: str) -> None:
+    """Open, and mounted nowhere any more; the root of a process; where a mount was asked for."""
+    box.mount("/root", "tmpfs", "nosuid", kind="tmpfs")
+    pid = box.started()
+    with a_server_that_hangs(box, pid, what, "/root") as server:
+        of = [box.id] if what != "root" else ["--pid", str(server), "--config", str(box.bundle)]
+        with subprocess.Popen(box.words("verify", "--json", *of), stdout=subprocess.PIPE, text=True) as verifying:
+            try:
+                out = verifying.communicate(timeout=bundles.PATIENCE)[0]
+            except subprocess.TimeoutExpired:
+                verifying.kill()
+                raise
+        found = json.loads(out)["containers"][0]
+    if what == "root":
+        assert any(one["fact"] == fact and says in one["why"] for one in found["unknown"]), found
+    else:
+        assert fact in {name for name, _ in facts(found)}, found
+
+
 A_THREAD = """
 import ctypes, os, sys, threading
 libc = ctypes.CDLL(None, use_errno=True)

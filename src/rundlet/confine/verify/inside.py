@@ -1,7 +1,7 @@
 """What is seen from inside a container: paths looked up in its root, as its own processes would find them.
 
 Nothing of the image leads out: each part of a path is opened by itself in the directory before it, and links are followed as if the
-root were /. A FUSE filesystem is not entered, since whoever serves it could keep us waiting.
+root were /. A FUSE filesystem is not entered, since whoever serves it could keep us waiting; nor is one of which nobody says what it is.
 """
 
 import os
@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from rundlet.confine.verify import filesystem
 from rundlet.confine.verify.observe import FOLDER, LOOK, mount_of
 from rundlet.life.bundle import LINKS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence, Set
 
 HERE = LOOK | os.O_NOFOLLOW
 FUSE = ("fuse", "fuseblk")
@@ -35,6 +36,11 @@ class Mount:
     type: str
     source: str
     super_options: frozenset[str]
+
+    @property
+    def served(self) -> bool:
+        """Whether a process somewhere answers for it."""
+        return self.type.partition(".")[0] in FUSE
 
 
 @dataclass
@@ -83,20 +89,27 @@ class View:
         return [one for one in self.mounts.values() if one.point.startswith(start) and one.point != "/" and self.at(one.point) is one]
 
 
-def view(folder: int, lines: "Mapping[int, Sequence[str]]", paths: "Iterable[str]", listed: "Iterable[str]") -> View:
-    """Looks up the `paths` in the root of the process whose /proc directory is `folder`; of those in `listed` whether they are empty."""
+def view(
+    folder: int, lines: "Mapping[int, Sequence[str]]", host: "Mapping[int, Sequence[str]]", paths: "Iterable[str]", listed: "Iterable[str]",
+) -> View:
+    """Looks up the `paths` in the root of the process whose /proc directory is `folder`; of those in `listed` whether they are empty.
+
+    `lines` and `host` are the lines of mountinfo, split, of its mount namespace and of ours.
+    """
     found = View({number: parse(words) for number, words in lines.items()})
     root = os.open("root", LOOK | os.O_DIRECTORY, dir_fd=folder)
     try:
-        about = os.fstat(root)
-        found.root, found.base = (about.st_dev, about.st_ino), mount_of(root)
-        fuse = [mount.point.rstrip("/") for mount in found.mounts.values() if mount.type.partition(".")[0] in FUSE]
+        about = filesystem.about(root)
+        found.root, found.base = (about.device, about.inode), mount_of(root)
+        safe = {number for number, mount in found.mounts.items() if not mount.served}
+        if found.base not in found.mounts and about.device in _known([*lines.values(), *host.values()]):
+            safe.add(found.base)
         want = {**dict.fromkeys(paths, False), **dict.fromkeys(listed, True)}
         for path, contents in want.items():
             try:
-                found.places[path], found.ways[path] = _look(root, path, contents, fuse)
+                found.places[path], found.ways[path] = _look(root, path, contents, safe)
             except _Served as served:
-                found.unread[path] = f"{served} is on a FUSE filesystem, whose server could keep verify waiting"
+                found.unread[path] = f"{served} is on a FUSE filesystem, or one mounted nowhere, whose server could keep verify waiting"
             except OSError as e:
                 found.unread[path] = (e.strerror or "").lower()
     finally:
@@ -105,20 +118,45 @@ def view(folder: int, lines: "Mapping[int, Sequence[str]]", paths: "Iterable[str
 
 
 class _Served(Exception):
-    """The way leads into a FUSE filesystem."""
+    """The way leads into a filesystem whose server could keep us waiting."""
 
 
-def _look(root: int, path: str, contents: bool, fuse: "Sequence[str]") -> tuple[Place | None, str]:
+def _known(lines: "Iterable[Sequence[str]]") -> set[int]:
+    """The devices of filesystems of which lines of mountinfo say that nobody serves them."""
+    numbers = (tuple(map(int, words[2].split(":"))) for words in lines if not parse(words).served)
+    return {os.makedev(major, minor) for major, minor in numbers}
+
+
+def identity(path: str, host: "Mapping[int, Sequence[str]]") -> tuple[int, int] | None:
+    """Device and inode of a directory of the host; None where it is not there, or could keep us waiting. `host` as for view()."""
+    root = os.open("/", LOOK | os.O_DIRECTORY)
+    try:
+        # our own root may be listed nowhere, after a chroot
+        fd = _walk(root, path, {mount_of(root), *(number for number, words in host.items() if not parse(words).served)})[0]
+    except (_Served, OSError):
+        return None
+    finally:
+        os.close(root)
+    if fd < 0:
+        return None
+    try:
+        about = filesystem.about(fd)
+        return about.device, about.inode
+    finally:
+        os.close(fd)
+
+
+def _look(root: int, path: str, contents: bool, safe: "Set[int]") -> tuple[Place | None, str]:
     """What is there, and the resolved path."""
-    fd, resolved, outer = _walk(root, path, fuse)
+    fd, resolved, outer = _walk(root, path, safe)
     if fd < 0:
         return None, resolved
     try:
-        about = os.fstat(fd)
+        about = filesystem.about(fd)
         mount = mount_of(fd)
         begins = resolved == "/" or mount != outer
-        found = Place(resolved, mount, os.fstatvfs(fd).f_flag, about.st_mode, (os.major(about.st_rdev), os.minor(about.st_rdev)), begins)
-        if contents and stat.S_ISDIR(about.st_mode):
+        found = Place(resolved, mount, os.fstatvfs(fd).f_flag, about.mode, about.node, begins)
+        if contents and stat.S_ISDIR(about.mode):
             found.empty = _is_empty(fd)
         return found, resolved
     finally:
@@ -136,8 +174,13 @@ def _is_empty(fd: int) -> bool | None:
         os.close(again)
 
 
-def _walk(root: int, path: str, fuse: "Sequence[str]") -> tuple[int, str, int]:
-    """(descriptor, resolved path, mount of the directory it is in); -1 where nothing is there. A link that is mounted is what is there."""
+def _walk(root: int, path: str, safe: "Set[int]") -> tuple[int, str, int]:
+    """(descriptor, resolved path, mount of the directory it is in); -1 where nothing is there. A link that is mounted is what is there.
+
+    `safe` are the mounts that may be entered; where another one begins can be opened, but not asked for anything. Raises _Served, OSError.
+    """
+    if mount_of(root) not in safe:
+        raise _Served("/")
     left = [part for part in path.split("/") if part not in ("", ".")][::-1]
     held = [os.dup(root)]  # a descriptor for each part that was entered: `..` means the one before, never what the kernel makes of it
     done: list[str] = []
@@ -151,12 +194,13 @@ def _walk(root: int, path: str, fuse: "Sequence[str]") -> tuple[int, str, int]:
                     done.pop()
                 continue
             here = "/".join(["", *done, part])
-            if any(here == point or here.startswith(point + "/") for point in fuse):
-                raise _Served(here)
             try:
                 fd = os.open(part, HERE, dir_fd=held[-1])
             except (FileNotFoundError, NotADirectoryError):
                 return -1, "/".join([here, *reversed(left)]), 0
+            if mount_of(fd) not in safe:
+                os.close(fd)
+                raise _Served(here)
             try:
                 link = os.readlink("", dir_fd=fd)
             except OSError:  # no link

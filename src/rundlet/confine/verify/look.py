@@ -360,14 +360,9 @@ class Look:
         mounts = [{**mount, "destination": bundle.inner(self.target.rootfs, mount["destination"])} for mount in self.config["mounts"]]
         config: Any = {**self.config, "mounts": mounts}
         paths = ["/", *(mount["destination"] for mount in config["mounts"]), *linux["readonlyPaths"]]
-        seen = inside.view(folder, self.mounts.of(space, folder), paths, linux["maskedPaths"])
-        rootfs = None
-        if self.target.rootfs:
-            try:
-                about = os.stat(self.target.rootfs)
-                rootfs = about.st_dev, about.st_ino
-            except OSError:
-                pass
+        host = observe.own_mounts()
+        seen = inside.view(folder, self.mounts.of(space, folder), host, paths, linux["maskedPaths"])
+        rootfs = inside.identity(self.target.rootfs, host) if self.target.rootfs else None
         whole.root(config, seen, rootfs, self.host.root, found)
         whole.mounts(config, seen, self.host.peers, found)
         if not any(one.may(expect.CAP_SYS_ADMIN) for one in self.expectations):

@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass, field
 from stat import S_ISREG
 
+from rundlet.confine.verify import filesystem
 from rundlet.kernel import EINVAL, NAMESPACES, O_PATH
 from rundlet.plan.label import parse
 
@@ -103,6 +104,15 @@ class Mounts:
         if space not in self.known:
             self.known[space] = _mountinfo(folder, below)
         return self.known[space]
+
+
+def own_mounts() -> dict[int, list[str]]:
+    """Those of verify's own namespace."""
+    folder = os.open("/proc/self", FOLDER)
+    try:
+        return _mountinfo(folder, "")
+    finally:
+        os.close(folder)
 
 
 class Inside:
@@ -347,14 +357,13 @@ def _files(folder: int, below: str, inside: Inside) -> Files:
                 mount = _mount_id(info)
                 if inside.has(mount):
                     continue
-                about = os.stat(name, dir_fd=fds)
-                if S_ISREG(about.st_mode) and _without_paths(fds, name):
+                about = filesystem.about(fds, name)
+                if S_ISREG(about.mode) and _without_paths(fds, name):
                     continue
-                identity = mount, int(_field(info, b"ino") or about.st_ino)
+                identity = mount, int(_field(info, b"ino") or about.inode)
                 if len(name) == 1 and name in "012":
                     stdio.add(identity)
-                device = os.major(about.st_rdev), os.minor(about.st_rdev)
-                leading.append(Leading(int(name), link, about.st_mode, device, identity))
+                leading.append(Leading(int(name), link, about.mode, about.node, identity))
             except FileNotFoundError:
                 continue  # closed meanwhile
     finally:
@@ -363,8 +372,6 @@ def _files(folder: int, below: str, inside: Inside) -> Files:
 
 
 def _without_paths(fds: int, name: str) -> bool:
-    from rundlet.confine.verify import filesystem
-
     fd = os.open(name, LOOK, dir_fd=fds)
     try:
         return filesystem.without_paths(fd)
