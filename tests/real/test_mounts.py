@@ -2,11 +2,13 @@
 
 import os
 import re
+import resource
 import shutil
 import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -538,6 +540,15 @@ def test_hundreds_of_mounts(box: Box, user: bool) -> None:
     assert text.startswith("file")
     assert len([path for path in mountinfo(text) if path.startswith("/data/")]) == 220
     assert "ro" in flags(text, "/data/fs19")
+
+
+def test_places_that_are_made_take_no_descriptors(box: Box) -> None:
+    """Each has several new directories above it; the caller may have a few files open."""
+    for n in range(100):
+        box.mount(f"/data/{n}/a/b/c", "tmpfs", "size=4k", kind="tmpfs")
+    few = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (60, 60))
+    done = box.sh("grep -c ' /data/[0-9]*/a/b/c ' /proc/self/mountinfo").run(preexec_fn=few)
+    assert (done.out, done.err) == ("100\n", "")
 
 
 # ── devices ──

@@ -93,6 +93,32 @@ def test_create_hands_the_terminal_out(either: Box, console: Console) -> None:
     status_of(pid)
 
 
+@pytest.mark.parametrize("user", [False, True])
+@pytest.mark.parametrize("terminal", [False, True])
+def test_who_waits_for_start_holds_nothing_of_the_container(box: Box, console: Console, terminal: bool, user: bool) -> None:
+    """A hook may unmount what the container has, and no descriptor of the host's /proc is there to be found."""
+    (box.rootfs / "copied").mkdir()
+    (box.rootfs / "copied/file").touch()
+    if user:
+        user_namespace(box.config)
+        os.chown(box.rootfs, 100000, 100000)
+    else:
+        box.linux["devices"] = [{"path": f"/dev/more/{name}", "type": "c", "major": 1, "minor": 3} for name in "ab"]
+    box.without("network")
+    box.linux["namespaces"].append({"type": "network", "path": f"/proc/{box.another().created()}/ns/net"})
+    box.mount("/sys/fs/cgroup", "cgroup", "ro", kind="cgroup")
+    box.mount("/copied", "tmpfs", "tmpcopyup", kind="tmpfs")
+    box.mount("/sealed/and/new", "tmpfs", "ro", kind="tmpfs")
+    box.mount("/bound/and/new/file", str(box.busybox), "bind", "ro")
+    box.process["terminal"] = terminal
+    box.process["cwd"] = "/made/for/it"
+    box.linux["maskedPaths"].append("/copied")
+    box.config["root"]["readonly"] = True
+    pid = box.created(*(["--console-socket", str(console.path)] if terminal else []))
+    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd") if int(fd) > 2]
+    assert [link for link in links if not re.fullmatch(r"socket:\[\d+\]|anon_inode:\[signalfd\]", link)] == []
+
+
 def test_it_is_the_controlling_terminal(box: Box, console: Console) -> None:
     box.process["terminal"] = True
     box.sh("trap 'echo interrupted; exit 5' INT; echo ready; while :; do sleep 0.01; done")

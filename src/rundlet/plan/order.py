@@ -117,10 +117,13 @@ def create(
         if proc["terminal"]:
             enter += [process.terminal(_size(proc), False, proc["user"]["uid"])]
     enter += [process.program_exists(proc), *([] if has_home(proc) else [process.read_passwd()])]
+    again = still(transition, interface)
+    given = [*(f"ns:{kind}" for kind in joined), *(users.slot for users in mounting.users)]
+    enter.append(rootfs.let_go((*inside, *enter), given, not again))
     stages = (
         *filesystem.users(mounting), Stage("outside", tuple(outside)), Stage("user namespace", tuple(split)), *_devices(bundle),
         *filesystem.inside(inside, mounting.fills), Stage("enter", tuple(enter)), *_turns(proc, in_user),
-        Stage("last", last(config, filter_, choices, still(transition, interface))),
+        Stage("last", last(config, filter_, choices, again)),
     )
     return Plan(
         stages, transition, spaces, _bounding(proc), proc["noNewPrivileges"], filter_ is not None, tuple(mounting.users),

@@ -80,7 +80,7 @@ def terminal(size: "tuple[int, int] | None", devpts: bool, uid: int) -> Step:
     message = Data(bytes(16), Ptr(Data(Ptr(name), pack("Q", len(name)))), pack("Q", 1), Ptr(rights), pack("QQ", 24, 0))
     calls += [
         Call("ioctl", Slot("terminal"), k.TIOCSCTTY, 0),
-        Call("dup3", Slot("terminal"), 0, 0), Call("dup3", Slot("terminal"), 1, 0), Call("dup3", Slot("terminal"), 2, 0),
+        *(Call("dup3", Slot("terminal"), fd, 0) for fd in (0, 1, 2)), Call("close", Slot("terminal")),
         Call("sendmsg", Slot("console"), message, k.MSG_NOSIGNAL),
         Call("close", Slot("console")), Call("close", Slot("master")),
     ]
@@ -91,9 +91,9 @@ def console(target: "tuple[Call, ...]") -> Step:
     """Shows the terminal as /dev/console, for programs that open it by name."""
     return Step(
         "bind the terminal on /dev/console", *target,
-        Call("open_tree", Slot("terminal"), "", k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC | k.AT_EMPTY_PATH, into="tree", label="there"),
+        Call("open_tree", 0, "", k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC | k.AT_EMPTY_PATH, into="tree", label="there"),
         Call("move_mount", Slot("tree"), "", Slot("at"), "", k.MOVE_MOUNT_F_EMPTY_PATH | k.MOVE_MOUNT_T_EMPTY_PATH),
-        Call("close", Slot("tree")), kind="terminal",
+        Call("close", Slot("tree")), Call("close", Slot("at")), kind="terminal",
     )
 
 
@@ -201,7 +201,7 @@ def program_exists(process: "Process") -> Step:
         ]
         if not last:
             calls += [Call("close", Slot("program")), Call("value", 0, label=f"not {path}")]
-    calls.append(Call("value", 0, label="found"))
+    calls.append(Call("close", Slot("program"), label="found"))
     return Step(f"find the program {process['args'][0]}", *calls, kind="program")
 
 

@@ -22,6 +22,7 @@ TYPES = {"c": k.S_IFCHR, "b": k.S_IFBLK, "p": k.S_IFIFO}
 STATX = Scratch("statx", 256)  # struct statx: the numbers of a device stand at byte 128
 OTHER = "something else is there already, in the image or by a mount: remove that, or mount a tmpfs on /dev"
 NOWHERE = ("ENOENT", "ENOTDIR")
+CLOSE_DEV = Call("close", Slot("dev"))
 MASK = (("mode", "0555"), ("nr_inodes", "1"), ("size", "4096"))  # an empty directory needs no more
 
 # what is done at each path to be read-only, and at each to be masked, once it is open as "at"
@@ -91,15 +92,18 @@ def default_devices(given: "set[str]", empty: bool) -> "tuple[Step, ...]":
     missing = [(name, (major, minor)) for name, major, minor in DEVICES if "/dev/" + name not in given]
     if empty:
         calls = [Call("mknodat", Slot("dev"), name, mode, k.device(*number), fine=("EEXIST",)) for name, number in missing]
-        return (Step("make the default devices", *folder, *calls, kind="device"),)
+        return (Step("make the default devices", *folder, *calls, CLOSE_DEV, kind="device"),)
     return tuple(
-        Step(f"make /dev/{name} (c {number[0]}:{number[1]})", *folder, *_node("dev", name, mode, number), kind="device", hint=OTHER)
+        Step(
+            f"make /dev/{name} (c {number[0]}:{number[1]})", *folder, *_node("dev", name, mode, number), CLOSE_DEV,
+            kind="device", hint=OTHER,
+        )
         for name, number in missing
     )
 
 
-def _node(folder: str, name: str, mode: int, number: "tuple[int, int]", label: str = "") -> "tuple[Call, ...]":
-    """Calls that make a node, and end the step where the same one is there already: config-linux.md, "Devices"."""
+def _node(folder: str, name: str, mode: int, number: "tuple[int, int]", label: str = "", alike: str = "made") -> "tuple[Call, ...]":
+    """Calls that make a node, and go on at `alike` where the same one is there already: config-linux.md, "Devices"."""
     high = mode >> 8 & 0xF0  # the byte of a mode that has the type has whether the owner may read, too
     other = k.ERRNO["EEXIST"]
     return (
@@ -107,7 +111,7 @@ def _node(folder: str, name: str, mode: int, number: "tuple[int, int]", label: s
         Call("statx", Slot(folder), name, k.AT_SYMLINK_NOFOLLOW, 0x7FF, STATX),
         Call("check", Part(STATX, 29), bytes((high | 1,)), 1, other, fine=("EEXIST",), on_zero="alike"),
         Call("check", Part(STATX, 29), bytes((high,)), 1, other),
-        Call("check", Part(STATX, 128), pack("II", *number), 8, other, on_zero="end", label="alike"),
+        Call("check", Part(STATX, 128), pack("II", *number), 8, other, on_zero=alike, label="alike"),
         Call("value", 0, label="made"),
     )
 
@@ -120,7 +124,7 @@ def links() -> Step:
     # a file, a device or a stale link there is replaced: the container's terminals are those of its own devpts
     calls += [
         Call("unlinkat", Slot("dev"), "ptmx", 0, fine=("ENOENT",)),
-        Call("symlinkat", "pts/ptmx", Slot("dev"), "ptmx", fine=("EEXIST",)),
+        Call("symlinkat", "pts/ptmx", Slot("dev"), "ptmx", fine=("EEXIST",)), CLOSE_DEV,
     ]
     return Step("make the links in /dev", *calls, kind="device", hint="mount a tmpfs on /dev, or make the root filesystem writable")
 
@@ -158,7 +162,7 @@ def bound_devices(given: "list[Device]") -> "tuple[Step, ...]":
             f"bind the host's {path}", *target(path, False),
             Call("move_mount", Slot(f"device:{path}"), "", Slot("at"), "", k.MOVE_MOUNT_F_EMPTY_PATH | k.MOVE_MOUNT_T_EMPTY_PATH,
                  label="there"),
-            kind="device",
+            Call("close", Slot(f"device:{path}")), CLOSE_AT, kind="device",
         )
         for path in bound_paths(given)
     )
@@ -171,8 +175,9 @@ def device(given: "Device") -> Step:
     return Step(
         f"make {given['path']} ({given['type']} {given['major']}:{given['minor']})",
         *target(folder, True, "there", "folder"),
-        *_node("folder", name, mode, (given["major"], given["minor"]), "there"),
+        *_node("folder", name, mode, (given["major"], given["minor"]), "there", "kept"),
         Call("fchownat", Slot("folder"), name, given["uid"], given["gid"], k.AT_SYMLINK_NOFOLLOW),
+        Call("close", Slot("folder"), label="kept"),
         kind="device", hint=OTHER,
     )
 
@@ -280,6 +285,16 @@ def _seek(path: str) -> Call:
     return Call("openat2", ROOT, clean, FIND, 24, into="at", fine=NOWHERE, on_fine="end")
 
 
+def let_go(steps: "Sequence[Step]", given: "Sequence[str]", proc: bool) -> Step:
+    """Closes what `steps` held open from one to the other: who waits for start holds nothing of the host, and nothing of the container, so
+    that a hook can unmount it. `given`: slots that were there from the beginning; `proc`: false where the label is looked at once more.
+    """
+    held = {call.into for step in steps for call in step.calls}
+    slots = [name for name in ("devpts", "cgroups", "null", "empty") if name in held]
+    calls = [Call("close", Slot(name)) for name in (*slots, *given, "root", *(["proc"] if proc else []))]
+    return Step("let go of what is needed no more", *calls, kind="close")
+
+
 def working_directory(path: str) -> Step:
     """Makes the working directory where the image lacks it, as the peers do."""
-    return Step(f"have the directory {path}", *target(path, True), Call("value", 0, label="there"), kind="directory")
+    return Step(f"have the directory {path}", *target(path, True), Call("close", AT, label="there"), kind="directory")

@@ -16,7 +16,7 @@ CLONE = k.OPEN_TREE_CLONE | k.OPEN_TREE_CLOEXEC | k.AT_EMPTY_PATH
 
 # the descriptors at hand, and the calls that every mount has: made once, and encoded once
 ROOT, UP, AT, TREE, FS = Slot("root"), Slot("up"), Slot("at"), Slot("tree"), Slot("fs")
-CLOSE_AT, CLOSE_TREE, CLOSE_FS = Call("close", AT), Call("close", TREE), Call("close", FS)
+CLOSE_UP, CLOSE_AT, CLOSE_TREE, CLOSE_FS = Call("close", UP), Call("close", AT), Call("close", TREE), Call("close", FS)
 MAKE = Call("fsconfig", FS, k.FSCONFIG_CMD_CREATE, 0, 0, 0)
 ONTO = Call("move_mount", TREE, "", AT, "", ATTACH, label="there")
 STATFS = Scratch("statfs", 120)
@@ -38,13 +38,14 @@ def target(path: str, directory: bool, label: str = "there", into: str = "at", f
         return (Call("openat2", ROOT, ".", FIND, 24, into=into),)
     look = FIND if follow else FIND_LINK
     calls = [Call("openat2", ROOT, clean, look, 24, into=into, fine=("ENOENT",), on_more=label)]
-    up = ROOT
-    for i, part in enumerate(parts if directory else parts[:-1], 1):
+    folders = parts if directory else parts[:-1]
+    for i, part in enumerate(folders):
         # one name in a directory that is held: nothing to be led astray by
-        calls.append(Call("mkdirat", up, part, 0o755, fine=("EEXIST",)))
-        if i < len(parts):
-            calls.append(Call("openat2", ROOT, "/".join(parts[:i]), FIND_DIR, 24, into="up"))
-            up = UP
+        if i:
+            calls.append(Call("openat2", ROOT, "/".join(folders[:i]), FIND_DIR, 24, into="up"))
+        calls.append(Call("mkdirat", UP if i else ROOT, part, 0o755, fine=("EEXIST",)))
+        if i:
+            calls.append(CLOSE_UP)
     if not directory:
         # a dangling symlink as the last part is followed, as long as it stays in the root: openat2 with O_CREAT does both
         calls += [Call("openat2", ROOT, clean, TOUCH if follow else TOUCH_LINK, 24, into="made"), Call("close", Slot("made"))]

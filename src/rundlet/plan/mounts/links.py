@@ -19,8 +19,8 @@ def copy(mount: "Mount", text: str, path: str) -> Step:
     return Step(
         f"make {mount['destination']} a symbolic link to {text}, as {mount['source']} is",
         *target(folder, True, "there", "folder"),
-        Call("symlinkat", raw, Slot("folder"), name, fine=("EEXIST",), on_zero="end", label="there"),
+        Call("symlinkat", raw, Slot("folder"), name, fine=("EEXIST",), on_zero="made", label="there"),
         Call("readlinkat", Slot("folder"), name, there, LONGEST),
-        Call("check", there, raw, len(raw), k.ERRNO["EEXIST"]),
+        Call("check", there, raw, len(raw), k.ERRNO["EEXIST"]), Call("close", Slot("folder"), label="made"),
         kind="mount", hint=f"{mount['destination']} is there already, and is not the same link",
     )
