@@ -248,6 +248,17 @@ class TestUnit:
         box.ok("resume", box.id)
         assert box.status == "running" and "frozen 0" in (at / "cgroup.events").read_text()
 
+    def test_a_frozen_cgroup_that_is_there_is_left_alone(self, box: Box) -> None:
+        unit = asked(box)
+        at = CGROUPS / "rundlet.slice" / unit
+        at.mkdir(parents=True)
+        (at / "cgroup.freeze").write_text("1")
+        for _ in range(2):
+            assert f"container's cgroup unexpectedly frozen: `{at}`" in refused(box)
+            assert "frozen 1" in (at / "cgroup.events").read_text() and not loaded(unit)
+        at.rmdir()
+        started(box)
+
     def test_what_it_has_and_uses(self, box: Box) -> None:
         """ps and events find the container in its unit."""
         asked(box)

@@ -60,7 +60,7 @@ def create(place: Place, need: "Iterable[str]" = (), own: int = 0, named: bool =
                 raise failed("make the container's cgroup", "mkdir", at.path, e) from None
             if existed:
                 _unused(at, own)
-            _not_frozen(at)
+            _not_frozen(at, at.path)
             if at.version == 2:
                 _enable(at, wanted, [name for name in at.controllers if name in wanted] if hybrid else list(at.controllers))
             elif "cpuset" in at.controllers:
@@ -307,15 +307,25 @@ def _unused(at: Dir, own: int) -> None:
         raise _shared(at, len(found))
 
 
-def _not_frozen(at: Dir) -> None:
+def thawed(place: Place, subgroup: str) -> None:
+    """Sees that no cgroup of a unit to be, with the container's at `subgroup` in it, is there already and frozen. Raises Refused.
+
+    Once there is a unit it goes with the cgroup, whoever has made that.
+    """
+    for at in place.dirs:
+        _not_frozen(at, at.path)
+        _not_frozen(at, at.path.removesuffix(f"/{subgroup}"))
+
+
+def _not_frozen(at: Dir, path: str) -> None:
     """A process that joins a frozen cgroup stops there, and who waits for it waits for ever."""
     if at.version == 2:
-        frozen = "frozen 1" in read_file(f"{at.path}/cgroup.events")
+        frozen = "frozen 1" in read_file(f"{path}/cgroup.events")
     else:
-        frozen = "freezer" in at.controllers and read_file(f"{at.path}/freezer.state").strip() not in ("", "THAWED")
+        frozen = "freezer" in at.controllers and read_file(f"{path}/freezer.state").strip() not in ("", "THAWED")
     if frozen:
         todo = "thaw it, or the outer cgroup that is frozen, or use another cgroupsPath"
-        raise Refused(f"container's cgroup unexpectedly frozen: `{at.path}`", todo)
+        raise Refused(f"container's cgroup unexpectedly frozen: `{path}`", todo)
 
 
 def _enable(at: Dir, need: "set[str]", wanted: "list[str]") -> None:

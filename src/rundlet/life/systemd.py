@@ -57,6 +57,7 @@ class Unit:
 
     def start(self, pid: int, writes: "tuple[Write, ...]") -> str:
         """Asks for the unit, with the limits that it has properties for; the job. Raises Refused."""
+        files.thawed(self.place, self.subgroup)
         properties = {**plan_systemd.limits(writes, self.version), **self.properties}
         job = systemd.start(self.bus, self.unit, pid, properties, self.text)
         self.started = True
