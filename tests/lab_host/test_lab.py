@@ -342,8 +342,10 @@ class TestRefusals:
             f"rundlet lab: {tmp_path}/text does not look like a linux kernel: no version in it\n",
         )
         done = run_lab("--kernel", str(tmp_path / "none"), "--", "true")
-        assert done.returncode == 125
-        assert b"No such file or directory" in done.stderr
+        assert (done.returncode, done.stderr.decode()) == (
+            125,
+            f"rundlet lab: cannot read {tmp_path}/none: no such file or directory; give --kernel a vmlinux or bzImage\n",
+        )
 
     @boots
     def test_interrupted_preparation(self, tmp_path: Path) -> None:

@@ -259,6 +259,12 @@ def test_progress_is_told_row_by_row(done: Done, found: dict[str, Any]) -> None:
     assert lines[0] == f"rundlet matrix: 1 of {len(lines)}: rundlet: bundle"
 
 
+def test_a_kernel_of_the_lab_is_not_this_machines(folder: Path) -> None:
+    done = matrix(folder, "--suite", "backports")
+    assert (done.status, done.out) == (2, "")
+    assert done.err == "rundlet: matrix takes --suite with --lab: here it is this machine's own kernel\n"
+
+
 @pytest.mark.parametrize(("path", "why"), [("none/page.html", "none is no directory"), ("made", "it is a directory")])
 def test_a_page_that_cannot_be_written_is_said_beforehand(folder: Path, path: str, why: str) -> None:
     done = matrix(folder, "--html", path)

@@ -37,6 +37,8 @@ def main(options: Options) -> int:
     try:
         if len(options.args) > 1:
             raise Usage(f"matrix takes one bundle; a command goes behind --: rundlet matrix {options.args[0]} -- {options.args[1]}")
+        if options.suite and not options.lab:
+            raise Usage("matrix takes --suite with --lab: here it is this machine's own kernel")
         wanted = report.expected(options.expect) if options.expect else {}
         if options.html:
             see_writable(options.html)
