@@ -25,6 +25,7 @@ MASKS = ("/proc/keys", "/sys/firmware")
 def verify(box: Box, *options: str) -> dict[str, Any]:
     """What `verify --json` says of a container; its exit status must fit."""
     done = box.call_apart("verify", "--json", *(options or (box.id,)))
+    assert done.out, done
     found: dict[str, Any] = json.loads(done.out)
     assert found["schema"] == "rundlet.verify/1"
     assert done.status == {"holds": 0, "differs": 1, "unknown": 2}[found["status"]], done

@@ -6,7 +6,9 @@ tests/golden/denials/journal.jsonl is what journalctl printed on Debian's 6.1 af
 import json
 import os
 import re
+import select
 import socket
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from rundlet.confine.denials.reading import Reader, Unreadable, belongs, blind, 
 from rundlet.errors import Usage
 from rundlet.executor.client import PIDS
 from rundlet.life import kernellog
+from tests.bundles import PATIENCE, eventually
 
 GOLDEN = Path(__file__).parents[1] / "golden/denials"
 NOBODY = 1 << 30  # a pid that no process has
@@ -207,6 +210,35 @@ def test_what_the_kernel_repeats_is_not_the_audit_systems() -> None:
                 assert list(log.lines()) == [made]
     for text in (REPEATED, REPEATED.replace("type", "\naudit: type")):
         assert source.entry(json.dumps({"MESSAGE": text, "_TRANSPORT": "kernel", "SYSLOG_FACILITY": "0"}).encode()) == ""
+
+
+def test_what_comes_of_others_does_not_end_the_waiting() -> None:
+    made, other = (f'audit: type=1400 audit(1.0:{number}): apparmor="DENIED" operation="open" name="/y" pid={pid}' for number, pid in ((1, NOBODY), (2, NOBODY + 1)))
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def speak() -> None:
+        far.send(f"4,1,1,-;{other}\n".encode())
+        assert eventually(lambda: not select.select([near], [], [], 0)[0])
+        far.send(f"4,2,2,-;{made}\n".encode())
+
+    with near, far:
+        near.setblocking(False)
+        speaker = threading.Thread(target=speak)
+        speaker.start()
+        assert kernellog._awaited(near.fileno(), 0.0, range(NOBODY, NOBODY + 1), PATIENCE * 1000) == [made]
+        speaker.join()
+        assert kernellog._awaited(near.fileno(), 0.0, range(NOBODY, NOBODY + 1), 1) == []
+
+
+def test_what_auditd_has_not_written_yet_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "audit.log"
+    file.touch()
+    monkeypatch.setattr(kernellog, "audit_file", lambda: str(file))
+    assert kernellog._awaited(-1, 0.0, range(NOBODY, NOBODY + 1), 1) == []
+    writer = threading.Timer(0.01, lambda: file.write_text(line()))
+    writer.start()
+    assert kernellog._awaited(-1, 0.0, range(NOBODY, NOBODY + 1), PATIENCE * 1000) == [line().rstrip("\n")]
+    writer.join()
 
 
 def _entry(fd: int) -> bytes:
