@@ -681,7 +681,7 @@ def a_server_that_hangs(box: Box, pid: int, what: str, point: str) -> Iterator[i
 
 @pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="no FUSE here")
 @pytest.mark.parametrize(("what", "fact", "says"), [
-    ("descriptor", "descriptor", ""), ("root", "mount", "/ is on a FUSE filesystem, or one mounted nowhere"), ("mount", "mount", ""),
+    ("descriptor", "descriptor", ""), ("root", "mount", "/ is on a FUSE filesystem, in an overlay, or mounted nowhere"), ("mount", "mount", ""),
 ])
 def test_whoever_serves_a_filesystem_does_not_keep_verify_waiting(box: Box, what: str, fact: str, says: str) -> None:
     """Open, and mounted nowhere any more; the root of a process; where a mount was asked for."""

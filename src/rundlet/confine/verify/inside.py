@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 HERE = LOOK | os.O_NOFOLLOW
 FUSE = ("fuse", "fuseblk")
+FLAGS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "noatime": 1024, "nodiratime": 2048, "nosymfollow": 8192}  # statfs(2)
 
 
 @dataclass
@@ -36,6 +37,12 @@ class Mount:
     type: str
     source: str
     super_options: frozenset[str]
+
+    @property
+    def flags(self) -> int:
+        """As statfs(2) would say them."""
+        words = self.options | (self.super_options & {"ro"})
+        return sum(flag for word, flag in FLAGS.items() if word in words)
 
     @property
     def served(self) -> bool:
@@ -104,12 +111,13 @@ def view(
         safe = {number for number, mount in found.mounts.items() if not mount.served}
         if found.base not in found.mounts and about.device in _known([*lines.values(), *host.values()]):
             safe.add(found.base)
+        deep = {number for number in safe if number == found.base or found.mounts[number].type != "overlay"}
         want = {**dict.fromkeys(paths, False), **dict.fromkeys(listed, True)}
         for path, contents in want.items():
             try:
-                found.places[path], found.ways[path] = _look(root, path, contents, safe)
+                found.places[path], found.ways[path] = _look(root, path, contents, found, safe, deep)
             except _Served as served:
-                found.unread[path] = f"{served} is on a FUSE filesystem, or one mounted nowhere, whose server could keep verify waiting"
+                found.unread[path] = f"{served} is on a FUSE filesystem, in an overlay, or mounted nowhere: a server could keep us waiting"
             except OSError as e:
                 found.unread[path] = (e.strerror or "").lower()
     finally:
@@ -132,7 +140,8 @@ def identity(path: str, host: "Mapping[int, Sequence[str]]") -> tuple[int, int] 
     root = os.open("/", LOOK | os.O_DIRECTORY)
     try:
         # our own root may be listed nowhere, after a chroot
-        fd = _walk(root, path, {mount_of(root), *(number for number, words in host.items() if not parse(words).served)})[0]
+        safe = {mount_of(root), *(number for number, words in host.items() if not parse(words).served)}
+        fd = _walk(root, path, safe, safe)[0]
     except (_Served, OSError):
         return None
     finally:
@@ -146,17 +155,19 @@ def identity(path: str, host: "Mapping[int, Sequence[str]]") -> tuple[int, int] 
         os.close(fd)
 
 
-def _look(root: int, path: str, contents: bool, safe: "Set[int]") -> tuple[Place | None, str]:
+def _look(root: int, path: str, contents: bool, view: View, safe: "Set[int]", deep: "Set[int]") -> tuple[Place | None, str]:
     """What is there, and the resolved path."""
-    fd, resolved, outer = _walk(root, path, safe)
+    fd, resolved, outer = _walk(root, path, safe, deep)
     if fd < 0:
         return None, resolved
     try:
         about = filesystem.about(fd)
         mount = mount_of(fd)
         begins = resolved == "/" or mount != outer
-        found = Place(resolved, mount, os.fstatvfs(fd).f_flag, about.mode, about.node, begins)
-        if contents and stat.S_ISDIR(about.mode):
+        listed = view.mounts.get(mount)
+        flags = listed.flags if listed else os.fstatvfs(fd).f_flag
+        found = Place(resolved, mount, flags, about.mode, about.node, begins)
+        if contents and stat.S_ISDIR(about.mode) and mount in deep:
             found.empty = _is_empty(fd)
         return found, resolved
     finally:
@@ -174,10 +185,11 @@ def _is_empty(fd: int) -> bool | None:
         os.close(again)
 
 
-def _walk(root: int, path: str, safe: "Set[int]") -> tuple[int, str, int]:
+def _walk(root: int, path: str, safe: "Set[int]", deep: "Set[int]") -> tuple[int, str, int]:
     """(descriptor, resolved path, mount of the directory it is in); -1 where nothing is there. A link that is mounted is what is there.
 
-    `safe` are the mounts that may be entered; where another one begins can be opened, but not asked for anything. Raises _Served, OSError.
+    `safe` are the mounts of which something may be looked at, `deep` those that may be entered: an overlay may be made of what somebody
+    serves. Where another one begins can be opened, but not asked for anything. Raises _Served, OSError.
     """
     if mount_of(root) not in safe:
         raise _Served("/")
@@ -194,6 +206,8 @@ def _walk(root: int, path: str, safe: "Set[int]") -> tuple[int, str, int]:
                     done.pop()
                 continue
             here = "/".join(["", *done, part])
+            if mount_of(held[-1]) not in deep:
+                raise _Served(here)
             try:
                 fd = os.open(part, HERE, dir_fd=held[-1])
             except (FileNotFoundError, NotADirectoryError):

@@ -4,6 +4,7 @@ import stat
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from rundlet.confine.verify.inside import FLAGS
 from rundlet.kernel import MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE
 from rundlet.plan.bundle import is_bind
 from rundlet.plan.mounts.options import ATTRIBUTES, Options
@@ -13,12 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from rundlet.confine.verify.compare import Findings
-    from rundlet.confine.verify.inside import Mount, Place, View
+    from rundlet.confine.verify.inside import Place, View
     from rundlet.spec.types import Config, IDMapping
     from rundlet.spec.types import Mount as Asked
 
 NULL = (1, 3)
-FLAGS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "noatime": 1024, "nodiratime": 2048, "nosymfollow": 8192}  # statfs(2)
 ST_RDONLY = FLAGS["ro"]
 CONTAINER = "container"
 OF_THE_KERNEL = ("proc", "sysfs", "cgroup", "cgroup2")  # which may be the host's, with what is mounted there
@@ -167,7 +167,7 @@ def _mount(wanted: _Wanted, view: "View", found: "Findings") -> None:
         if there is None or there.point != where.rstrip("/"):
             found.cannot_tell("mount", where, view.unread[where])
         else:
-            _restrictions(wanted, where, wanted.flags, _flags(there), found)
+            _restrictions(wanted, where, wanted.flags, there.flags, found)
         return
     place = view.places.get(where)
     if place is None or not place.begins:
@@ -181,23 +181,17 @@ def _mount(wanted: _Wanted, view: "View", found: "Findings") -> None:
         # cgroup v1: a directory of directories, one for each hierarchy; runc leaves the outer one, in which there is nothing, writable
         for inner in view.below(place.path):
             if inner.type in ("cgroup", "cgroup2") and not (inner.point + "/").startswith(wanted.elsewhere):
-                _restrictions(wanted, inner.point, wanted.flags, _flags(inner), found)
+                _restrictions(wanted, inner.point, wanted.flags, inner.flags, found)
         return
     _restrictions(wanted, where, wanted.flags, place.flags, found)
     for inner in view.below(place.path) if wanted.deep else ():
         if not (inner.point + "/").startswith(wanted.elsewhere):
-            _restrictions(wanted, inner.point, wanted.deep, _flags(inner), found)
+            _restrictions(wanted, inner.point, wanted.deep, inner.flags, found)
 
 
 def _same_type(asked: str, live: str) -> bool:
     """`cgroup` is whatever the host has: docs/mounts.md; a bind of it where there is no cgroup namespace."""
     return asked == live or (asked in ("cgroup", "cgroup2") and live in ("cgroup", "cgroup2", "tmpfs"))
-
-
-def _flags(mount: "Mount") -> int:
-    """As statfs(2) would say them."""
-    words = mount.options | (mount.super_options & {"ro"})
-    return sum(flag for word, flag in FLAGS.items() if word in words)
 
 
 def _restrictions(wanted: _Wanted, where: str, asked: int, live: int, found: "Findings") -> None:
@@ -253,5 +247,5 @@ def read_only(config: "Config", view: "View", found: "Findings") -> None:
         if not place.flags & ST_RDONLY:
             found.differs("read-only-path", path, "read-only", "writable")
         for mount in view.below(place.path):
-            if not _flags(mount) & ST_RDONLY and mount.point not in masks:
+            if not mount.flags & ST_RDONLY and mount.point not in masks:
                 found.differs("read-only-path", mount.point, f"read-only, as all below {path}", "writable")
