@@ -116,6 +116,8 @@ HOMES = [
     Attempt("web without no_new_privs", "stay"),
     Attempt("kin", "stay", profile="kin", nnp=True),
     Attempt("in a user namespace", "stay", nnp=True, user=True),
+    Attempt("web on rt", "stay", Own("rt"), nnp=True),
+    Attempt("web on rt, inherited", "stay", Own("rt", nnp=True)),
 ]
 GUARDED, LEARNS, FREE = Own("guarded"), Own("rt-learns"), Own("rt-free")
 FREE_NNP, BOX, OUTER = Own("rt-free", nnp=True), Own(":box:unconfined"), Own("rt//&:box:unconfined")
@@ -168,6 +170,13 @@ TRAPS = [
     Attempt("as the container, inside a policy namespace", "exec as it is", BOX, into="web without no_new_privs"),
     Attempt("into a container that takes signals from unconfined alone", "exec as it is", FREE, into="kin"),
     Attempt("as the container, in a user namespace", "exec as it is", into="in a user namespace"),
+    Attempt("as a stacked container", "exec as it is", into="web on rt"),
+    Attempt("as a stacked container, unconfined mode", "exec as it is", FREE, into="web on rt"),
+    Attempt("as a stacked container, confined by another", "exec as it is", Own("second"), into="web on rt"),
+    Attempt("as a stacked container without no_new_privs", "exec as it is", into="web on rt, inherited"),
+    Attempt("as a stacked container without no_new_privs, confined", "exec as it is", Own("rt"), into="web on rt, inherited"),
+    Attempt("as a stacked container without no_new_privs, confined by another", "exec as it is", Own("second"), into="web on rt, inherited"),
+    Attempt("as a stacked container, no rule", "exec as it is", Own("only-stack"), into="web on rt"),
     # user namespaces
     Attempt("user namespace: run", "run", nnp=True, user=True),
     Attempt("user namespace, stacked: run", "run", GUARDED, "sealed", True, user=True),

@@ -83,6 +83,13 @@ TRAPS: dict[str, Runs | Killed | Not] = {
     "as the container, inside a policy namespace": Not(('"web" from the policy namespace "root"', 'own, "box"', "--apparmor")),
     "into a container that takes signals from unconfined alone": Runs("kin", ALL),
     "as the container, in a user namespace": Runs("web", ALL),
+    "as a stacked container": Runs("rt//&web", ALL, False),
+    "as a stacked container, unconfined mode": Runs("rt//&web", ALL, False),
+    "as a stacked container, confined by another": Runs("rt//&second//&web", ALL, False),
+    "as a stacked container without no_new_privs": Runs("rt//&web", ALL, False),
+    "as a stacked container without no_new_privs, confined": Runs("rt//&web", ALL, False),
+    "as a stacked container without no_new_privs, confined by another": Runs("rt//&web", ALL, False),
+    "as a stacked container, no rule": Not(('"only-stack"', "change_profile -> &rt//&web,")),
     "user namespace: run": Runs("web", ALL),
     "user namespace, stacked: run": Runs("guarded//&sealed", {"public"}, False),
     "the host's PID namespace: run": Runs("guarded//&sealed", {"public"}, False),
@@ -110,5 +117,6 @@ INHERITED = {
     "as the container, no_new_privs": "1", "as the container, no_new_privs, confined": "1",
     "as the container, unconfined mode": "0", "as the container, confined": "0",
     "into a container that takes signals from unconfined alone": "1", "as the container, in a user namespace": "1",
+    "as a stacked container": "1", "as a stacked container, unconfined mode": "1", "as a stacked container, confined by another": "1",
 }
 LACKING = {"bookworm": {UNCONFINED, USERNS}, "backports": {USERNS}}  # the one is Linux 6.7's, the other Ubuntu's

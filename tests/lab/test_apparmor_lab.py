@@ -138,7 +138,7 @@ def test_the_machine(seen: Results, kernel: str) -> None:
 def test_run_in_the_background(seen: Results, home: Attempt) -> None:
     found = seen[home.name]
     runs(found, home.verb)
-    has_label(found, {home.profile or "unconfined"})
+    has_label(found, {home.profile or "unconfined"} | ({home.own.label} - {"unconfined"}))
 
 
 @pytest.mark.parametrize(("case", "verb"), TABLE, ids=lambda value: value if isinstance(value, str) else name(value))

@@ -76,7 +76,9 @@ class Task:
             raise No("EINVAL")
         if name.startswith("&"):
             verb, name = "stack", name[1:]
-        target = self.lookup(name)
+        target: dict[str, str] = {}
+        for part in name.split("//&"):
+            target |= self.lookup(part)
         invented = any("//null-" in part for part in target)
         mark = "&" if verb == "stack" else ""
         for part, mode in self.label.items():
@@ -94,7 +96,8 @@ class Task:
         """attr/exec, which does not say whether the transition stacks."""
         if self.pending is None:
             raise No("EINVAL")
-        ((name, mode),) = self.pending[1].items()
+        name, modes = "//&".join(sorted(self.pending[1])), {*self.pending[1].values()}
+        mode = modes.pop() if len(modes) == 1 else "mixed"
         return f"{name}\n" if name.split(":")[-1] == "unconfined" else f"{name} ({mode})\n"
 
     def execve(self) -> None:
@@ -198,6 +201,30 @@ def needless(task: Task, profile: str, config: bool, nnp: bool, own: frozenset[s
 
 def test_what_is_decided_is_what_the_kernel_gives() -> None:
     assert list(outcomes(decide)) == []
+
+
+CONTAINERS = [{"rt", "web"}, {"rt-learns", "web"}, {"rt", "second", "web"}, {"rt", "rt-free", "web"}, {"unconfined_x", "web-learns"}]
+
+
+def test_an_exec_is_under_the_containers_label() -> None:
+    """Whoever it is by: never less, and no more than no_new_privs adds of the runtime's own."""
+    seen = set()
+    for own, theirs, config, inherited in itertools.product(LABELS, CONTAINERS, (False, True), (False, True)):
+        profile = "web" if "web" in theirs else "web-learns"
+        host = facts(own, inherited)
+        host["apparmor"]["loaded"] = list(LOADED)
+        made = Task(dict(own), inherited, {name: {"**"} for name in own})
+        decided = decide(host, {"profile": profile, "nnp": config, "beside": sorted(theirs - {profile})})
+        made.write(f"{decided.action} {decided.asked}")
+        assert pending_ok(decided, made.read_back())
+        made.nnp = made.nnp or config
+        made.execve()
+        live, held = set(made.label), (config or inherited) and not Task(dict(own)).unconfined()
+        assert live == (theirs | set(own) if held else theirs) == set(decided.expected), (own, theirs, config, inherited, decided.asked)
+        assert check(decided, "//&".join(sorted(live)), "mixed") is None
+        assert decided.row == 13
+        seen.add(decided.action)
+    assert seen == {"exec", "stack"}
 
 
 # ------------------------------------------------------------------------------------------ wrong ways, which must be found out

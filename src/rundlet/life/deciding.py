@@ -68,14 +68,15 @@ def load(options: "Options") -> "tuple[Config, bytes, Known | None]":
     return config, text, known
 
 
-def decide(config: "Config", facts: "Facts") -> "apparmor.Transition":
-    """The label transition of a configuration on this host; raises Refused."""
+def decide(config: "Config", facts: "Facts", beside: "list[str] | None" = None) -> "apparmor.Transition":
+    """The label transition of a configuration on this host; raises Refused. `beside` is what the container's label has besides its profile,
+    for an exec that is to have the same."""
     proc = config["process"]
     if proc["selinuxLabel"] or config["linux"]["mountLabel"]:
         from rundlet.plan import selinux
 
         selinux.refuse(config, facts["lsm"])
-    return apparmor.decide(facts, {"profile": proc["apparmorProfile"], "nnp": proc["noNewPrivileges"]})
+    return apparmor.decide(facts, {"profile": proc["apparmorProfile"], "nnp": proc["noNewPrivileges"], "beside": beside or []})
 
 
 def lacking(facts: "Facts") -> bool:
@@ -138,7 +139,7 @@ class Decision:
             joined.check(config)
             self.joined = joined.held(config)
         self.transition = transition = decide(config, facts)
-        log.debug(f"label: {transition.action} {transition.profile}: {transition.reason}")
+        log.debug(f"label: {transition.action} {transition.asked}: {transition.reason}")
         self.bundle = bundle.survey(config, self.path)
         if self.options.no_pivot:
             from rundlet.life import mountinfo

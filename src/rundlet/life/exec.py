@@ -11,6 +11,7 @@ from rundlet.executor import client
 from rundlet.life import deciding, observe, process, sockets, store
 from rundlet.plan import order, stages
 from rundlet.plan import process as plan_process
+from rundlet.plan.label import canonical
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -187,7 +188,8 @@ def join(
         from rundlet.life import policy
 
         policy.same(record, namespace, proc["apparmorProfile"])
-    transition = deciding.decide({**config, "process": proc}, facts)
+    beside = [] if options.apparmor else _beside(record, proc["apparmorProfile"])
+    transition = deciding.decide({**config, "process": proc}, facts, beside)
     filter_ = process.seccomp_program(config)
     keyring = record.get("keyring", False)
     agent = process.seccomp_agent(config) if filter_ is not None else None
@@ -229,6 +231,17 @@ def join(
                 first.cleanup.append(str(second))
         raise
     return executor.pid
+
+
+def _beside(record: "Record", profile: "str | None") -> "list[str]":
+    """What the container's label has besides its profile, where that was stacked on the label of the runtime that made it.
+
+    An exec by another runtime has all of it, too: it is not to be less confined, nor a stranger to the container's rules for peers.
+    """
+    expect = record["expect"]
+    if not profile or not expect or expect["action"] != "stack" or expect["profile"] != canonical(profile):
+        return []
+    return [name for name in expect["label"] if name != expect["profile"]]
 
 
 def _hold(record: "Record", mount_namespace: bool) -> "tuple[int, int]":

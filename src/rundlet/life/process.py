@@ -243,7 +243,7 @@ def check_pending(reply: "Reply", transition: "apparmor.Transition") -> None:
     text = apparmor.pending_text(reply.outs) or ""
     if not apparmor.pending_ok(transition, text):
         raise Refused(
-            f'asked AppArmor for "{transition.profile}", and the kernel would give "{text.strip()}"',
+            f'asked AppArmor for "{transition.asked}", and the kernel would give "{text.strip()}"',
             "nothing was started; look at the kernel log",
         )
 

@@ -19,7 +19,7 @@ from rundlet.plan.value import Value
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Literal, TypedDict
+    from typing import Literal, NotRequired, TypedDict
 
     class Component(TypedDict):
         """One profile of a label; `mode` is the kernel's word for it, or "unknown" where it cannot be seen."""
@@ -58,10 +58,12 @@ if TYPE_CHECKING:
         user_namespace: bool
 
     class Request(TypedDict):
-        """What the configuration asks for: process.apparmorProfile and process.noNewPrivileges."""
+        """What the configuration asks for: process.apparmorProfile and process.noNewPrivileges. `beside`: for an exec that is to be held
+        to what its container is held to, the profiles that the container's own label has besides."""
 
         profile: str | None
         nnp: bool
+        beside: NotRequired[list[str]]
 
 
 ATTRIBUTE = {"lsm": "thread-self/attr/apparmor/exec", "scoped": "thread-self/attr/apparmor/exec", "legacy": "thread-self/attr/exec"}
@@ -72,21 +74,23 @@ LSM_CTX = 32  # struct lsm_ctx { u64 id, flags, len, ctx_len; u8 ctx[]; } of lin
 class Transition(Value):
     """What is asked of the kernel for the next exec.
 
-    `action` is "keep" (nothing is asked), "exec" (the label is replaced by the profile) or "stack" (the profile is added).
+    `action` is "keep" (nothing is asked), "exec" (the label is replaced) or "stack" (it is added to); `asked` is by what, or what is added:
+    the profile, and for an exec what the container's label has besides.
     `expected` are the components of the label after the exec, sorted; for "keep" those of the runtime, which the exec may change.
     `reason` is one sentence for people, `row` the row of the table that decided.
     """
 
-    __slots__ = ("action", "profile", "expected", "reason", "row")
+    __slots__ = ("action", "profile", "expected", "reason", "row", "asked")
 
     def __init__(
-        self, action: "Literal['keep', 'exec', 'stack']", profile: str, expected: "tuple[str, ...]", reason: str, row: int
+        self, action: "Literal['keep', 'exec', 'stack']", profile: str, expected: "tuple[str, ...]", reason: str, row: int, asked: str = "",
     ) -> None:
         self.action = action
         self.profile = profile
         self.expected = expected
         self.reason = reason
         self.row = row
+        self.asked = asked or profile
 
 
 # -------------------------------------------------------------------------------------------------------------- decision
@@ -115,17 +119,22 @@ def decide(facts: "Situation", request: "Request") -> Transition:
         if target == "unconfined":
             return Transition("keep", "", (), f"{_STATES[host['state']]}, and unconfined is what is asked for", 3)
         raise _no_apparmor(host, target)
-    if name == "unconfined":
-        if confined and nnp:
-            raise _no_way_out(own, confined, facts, request)
-    elif host["loaded"] is not None and target not in map(canonical, host["loaded"]):
-        raise _not_loaded(host, target)
+    if name == "unconfined" and confined and nnp:
+        raise _no_way_out(own, confined, facts, request)
+    theirs = {target, *request.get("beside", ())}
+    if host["loaded"] is not None:
+        known = {*map(canonical, host["loaded"])}
+        for one in sorted(theirs):
+            if split_namespace(one)[1] != "unconfined" and one not in known:
+                raise _not_loaded(host, one)
     if confined and nnp and not host["stack"]:
         raise _no_stacking(confined, target, facts, request)
     if target != "unconfined" and _is_added_to(own, facts):
         raise _added_to(target)
 
-    if namespace:
+    if len(theirs) > 1:
+        row = 13
+    elif namespace:
         row = 15
     elif name == "unconfined":
         row = 10 if confined else 4
@@ -135,11 +144,15 @@ def decide(facts: "Situation", request: "Request") -> Transition:
         row = 14
     else:
         row = 6 if confined and nnp else 5 if confined else 4
+    more = joined(theirs.difference(own)) or target
     if confined and nnp:
-        found = Transition("stack", target, tuple(sorted({*own, target})), _why_stack(own, confined, target, facts, request), row)
+        found = Transition("stack", target, tuple(sorted({*own, *theirs})), _why_stack(own, confined, more, facts, request), row, more)
+    elif confined and len(theirs) > 1 and theirs.issuperset(own):
+        found = Transition("stack", target, tuple(sorted(theirs)), _why_as_container(own, theirs, more), row, more)
     else:
-        found = Transition("exec", target, (target,), _why_exec(own, confined, target, host), row)
-    if lacking := (host.get("lacking") or {}).get(found.action, {}).get(target):
+        label = joined(theirs)
+        found = Transition("exec", target, tuple(sorted(theirs)), _why_exec(own, confined, label, host), row, label)
+    if lacking := (host.get("lacking") or {}).get(found.action, {}).get(found.asked):
         raise Refused(_write(host, "EACCES", _no_rule(found, lacking)))
     return found
 
@@ -186,6 +199,10 @@ def _why_stack(own: "dict[str, str]", confined: "list[str]", target: str, facts:
         f"{_confining(own, confined)} and {_nnp(facts, request)}, so the kernel allows only a narrower label: "
         f'"{target}" is stacked on it{already}{mixed}'
     )
+
+
+def _why_as_container(own: "dict[str, str]", theirs: "set[str]", more: str) -> str:
+    return f'the container has the label "{joined(theirs)}", of which the runtime has {_join(list(own))}, so "{more}" is stacked on it'
 
 
 def _why_exec(own: "dict[str, str]", confined: "list[str]", target: str, host: "AppArmor") -> str:
@@ -278,7 +295,7 @@ def rule(transition: Transition) -> str:
 
     Source: apparmor.d(5).
     """
-    return f"change_profile -> {pattern(transition.profile, '&' if transition.action == 'stack' else '')},"
+    return f"change_profile -> {pattern(transition.asked, '&' if transition.action == 'stack' else '')},"
 
 
 def write_failed(transition: Transition, facts: "Situation", errno: int, call: str = "write") -> str:
@@ -293,7 +310,7 @@ def write_failed(transition: Transition, facts: "Situation", errno: int, call: s
     name = next((name for name, number in ERRNO.items() if number == errno), f"errno {errno}")
     confined = [part for part, mode in own.items() if mode != "unconfined"]
     if call == "check":
-        why = f'the pending label read back is not "{transition.profile}": it may not be loaded, and a complaining profile hides that'
+        why = f'the pending label read back is not "{transition.asked}": it may not be loaded, and a complaining profile hides that'
         return f"write to `{path}`: {why}; {_load(transition.profile, host)}"
     if call not in ("write", "lsm_set_self_attr"):
         file = path.replace("/proc/thread-self", "@{PROC}/@{pid}/task/@{tid}")
@@ -315,11 +332,11 @@ def write_failed(transition: Transition, facts: "Situation", errno: int, call: s
             why = "nothing confines the runtime, but a tracer of it may be; do not trace it under another profile"
     elif errno == ERRNO["EPERM"]:
         said = _join(confined) + " confines the runtime, and" if confined else "under"
-        why = f'{said} no_new_privs allows no change to "{transition.profile}"; start without no_new_privs'
+        why = f'{said} no_new_privs allows no change to "{transition.asked}"; start without no_new_privs'
     elif errno in (ERRNO["EINVAL"], ERRNO["EOPNOTSUPP"]):
-        why = f'"{transition.action} {transition.profile}" is not understood; another security module may own this attribute'
+        why = f'"{transition.action} {transition.asked}" is not understood; another security module may own this attribute'
     else:
-        why = f'the kernel does not take "{transition.action} {transition.profile}"'
+        why = f'the kernel does not take "{transition.action} {transition.asked}"'
     return _write(host, name, why)
 
 
@@ -339,14 +356,14 @@ def _each(names: "list[str]") -> str:
 
 
 def pending_ok(transition: Transition, text: str) -> bool:
-    """Whether the pending transition, as the kernel reads it back, is to the profile asked for and to nothing else.
+    """Whether the pending transition, as the kernel reads it back, is to the label asked for and to nothing else.
 
     A kernel whose task is complaining invents a learning profile for a name that is not loaded. Whether the transition
     stacks is not to be read there. Source: apparmor_getprocattr() in lsm.c.
     """
     label, mode = parse(text)
     named = mode is not None or split_namespace(label)[1] == "unconfined"
-    return transition.action == "keep" or (named and LEARNING not in label and components(label) == (transition.profile,))
+    return transition.action == "keep" or (named and LEARNING not in label and {*components(label)} == {*components(transition.asked)})
 
 
 def pending_text(outs: "dict[str, bytes]") -> "str | None":

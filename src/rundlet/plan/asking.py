@@ -45,7 +45,7 @@ def steps(transition: Transition, interface: "Literal['lsm', 'scoped', 'legacy']
     """
     if transition.action == "keep":
         return ()
-    text = f"{transition.action} {transition.profile}".encode("utf-8", "surrogateescape")
+    text = f"{transition.action} {transition.asked}".encode("utf-8", "surrogateescape")
     calls: "list[Call]" = []
     if interface == "lsm":
         ctx = Data(pack("=QQQQ", LSM_ID_APPARMOR, 0, LSM_CTX + len(text), len(text)) + text)
@@ -59,7 +59,7 @@ def steps(transition: Transition, interface: "Literal['lsm', 'scoped', 'legacy']
         *_pending_by_file(transition, interface),
     ]
     verb = "stack on the label" if transition.action == "stack" else "change the label to"
-    return (Step(f'{verb} "{transition.profile}" at the exec', *calls, kind="label"),)
+    return (Step(f'{verb} "{transition.asked}" at the exec', *calls, kind="label"),)
 
 
 def still(transition: Transition, interface: "Literal['lsm', 'scoped', 'legacy']") -> "tuple[Step, ...]":
@@ -71,7 +71,7 @@ def still(transition: Transition, interface: "Literal['lsm', 'scoped', 'legacy']
     if interface == "lsm":
         calls += _pending_by_call(transition, fine=("ENOSYS", "EPERM"), on_fine="file")
     calls += _pending_by_file(transition, interface, label="file")
-    what = f'see that the label "{transition.profile}" is still the one asked for'
+    what = f'see that the label "{transition.asked}" is still the one asked for'
     # engines look for the path between backticks
     hint = (
         f'read from `/proc/{ATTRIBUTE[interface]}`: the profile "{transition.profile}" or one of the runtime was removed, or '
@@ -82,8 +82,8 @@ def still(transition: Transition, interface: "Literal['lsm', 'scoped', 'legacy']
 
 def _wanted(transition: Transition, end: bytes) -> "tuple[bytes, int]":
     """How the pending label has to begin as the kernel prints it, and room for it, its mode, or a wrong answer."""
-    name = transition.profile.encode("utf-8", "surrogateescape")
-    plain = split_namespace(transition.profile)[1] == "unconfined"  # printed without a mode
+    name = transition.asked.encode("utf-8", "surrogateescape")
+    plain = split_namespace(transition.asked)[1] == "unconfined"  # printed without a mode
     return name + (end if plain else b" ("), (len(name) + 512) & ~7
 
 
