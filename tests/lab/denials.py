@@ -443,6 +443,22 @@ class Scenes(Lab):
         finally:
             reader.close()
 
+    def followed_by(self, log: source.Log, since: float) -> list[Any]:
+        """The same, of a log that is followed until it has something."""
+        reader = Reader(since, STATE, follow=True, logs=[log])
+        reader.open()
+        found: list[Any] = []
+
+        def some() -> list[Any]:
+            found.extend(asdict(one) for one in reader.fresh() if one.label == BOX)
+            return found
+
+        try:
+            until(some)
+            return found
+        finally:
+            reader.close()
+
     def journal(self) -> dict[str, Any]:
         """With journald: it has the same records, by way of the audit system and of the kernel's log, and each is told once."""
         load(policy())
@@ -453,7 +469,8 @@ class Scenes(Lab):
             return {"journal": self.seen_by(source.Journal(), since=since), "everywhere": self.seen_by(*source.all_logs(), since=since)}
 
     def journal_alone(self) -> dict[str, Any]:
-        """With auditd and without its file: neither that nor the kernel's log has records, but journald hears the audit system beside auditd."""
+        """With auditd and without its file: neither that nor the kernel's log has records, but journald hears the audit system beside auditd, as
+        does who follows."""
         load(policy())
         with journald(), auditd():
             AUDIT_LOG.rename(AUDIT_LOG.with_suffix(".hidden"))
@@ -463,9 +480,11 @@ class Scenes(Lab):
                 self.call("exec", "kinds", "/trial", "read", "/srv/f")
                 line = child.stdout.readline().decode()
             kernels = self.seen_by(source.KernelLog(), source.Journal(), since=since)
+            followed = self.followed_by(source.Journal(True), since)
             done = self.call("denials", "kinds", "--json", "--since", "1h")
             AUDIT_LOG.with_suffix(".hidden").rename(AUDIT_LOG)
-            return {"line": line, "denials": kernels, "command": {"status": done.returncode, "out": done.stdout, "err": done.stderr}}
+            command = {"status": done.returncode, "out": done.stdout, "err": done.stderr}
+            return {"line": line, "denials": kernels, "followed": followed, "command": command}
 
     def auditd(self) -> dict[str, Any]:
         """With auditd: the kernel's log has nothing any more, its file has it, also when it is rotated; and without its file nothing can be told."""

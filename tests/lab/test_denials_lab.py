@@ -255,7 +255,9 @@ def test_the_journal_alone_has_it(seen: Results) -> None:
     assert found["command"]["status"] == 1
     assert {log["log"]: log["readable"] for log in document["logs"]} == {"/dev/kmsg": True, AUDIT_LOG: False, "journal": True}
     assert document["denials"][-1]["what"] == json.loads(found["line"])["what"] == "read /srv/f"
-    assert json.loads(found["line"])["raw"].startswith("type=1400 msg=audit("), "no line of the kernel's log"
+    for denial in (json.loads(found["line"]), *found["followed"]):
+        assert denial["raw"].startswith("type=1400 msg=audit("), "no line of the kernel's log"
+    assert [denial["rule"] for denial in found["followed"]] == ["owner /srv/f r,"], found
 
 
 def test_auditd_takes_the_records(seen: Results) -> None:

@@ -119,7 +119,7 @@ class AuditSystem(Log):
             if sender[0] == 0 and len(message) >= HEADER.size:  # of the kernel
                 length, kind, _, _, _ = HEADER.unpack_from(message)
                 self.speaks = True
-                yield f"type={kind} {message[HEADER.size : length].decode('utf-8', 'surrogateescape')}"
+                yield f"type={kind} msg={message[HEADER.size : length].decode('utf-8', 'surrogateescape')}"  # as auditd writes it
 
     def beside_auditd(self, since: float) -> bool:
         return self.from_ is not None and self.from_ <= since + ALMOST
