@@ -107,10 +107,12 @@ def test_many_at_once(box: Box) -> None:
     words = box.words("denials", box.id, "--follow", "--json")
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as follower:
         assert follower.stdout
-        assert eventually(lambda: listens(follower.pid))
-        assert box.call_apart("start", box.id).status == 0
-        counts = [json.loads(follower.stdout.readline())["count"] for _ in range(4)]
-        follower.send_signal(signal.SIGINT)
+        try:
+            assert eventually(lambda: listens(follower.pid))
+            assert box.call_apart("start", box.id).status == 0
+            counts = [json.loads(follower.stdout.readline())["count"] for _ in range(4)]
+        finally:
+            follower.send_signal(signal.SIGINT)
     assert counts == [1, 10, 100, 1000]
     box.ended()
 
@@ -119,7 +121,10 @@ def listens(pid: int) -> bool:
     """Whether a process listens to the audit system: a socket of that family and group in /proc/net/netlink."""
     rows = [row.split() for row in Path(f"/proc/{pid}/net/netlink").read_text().splitlines()[1:]]
     sockets = {f"socket:[{row[9]}]" for row in rows if (row[1], row[3]) == ("9", "00000001")}
-    return any(os.readlink(fd) in sockets for fd in Path(f"/proc/{pid}/fd").iterdir())
+    try:
+        return any(os.readlink(fd) in sockets for fd in Path(f"/proc/{pid}/fd").iterdir())
+    except FileNotFoundError:
+        return False  # one that was closed meanwhile
 
 
 @pytest.mark.parametrize("name", ["crun", "runc"])
