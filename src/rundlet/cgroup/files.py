@@ -313,8 +313,8 @@ def thawed(place: Place, subgroup: str) -> None:
     Once there is a unit it goes with the cgroup, whoever has made that.
     """
     for at in place.dirs:
-        _not_frozen(at, at.path)
-        _not_frozen(at, at.path.removesuffix(f"/{subgroup}"))
+        for path in {at.path, at.path.removesuffix(f"/{subgroup}")}:
+            _not_frozen(at, path)
 
 
 def _not_frozen(at: Dir, path: str) -> None:

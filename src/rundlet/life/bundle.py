@@ -7,7 +7,8 @@ import posix
 from posix import O_CLOEXEC, O_RDONLY
 
 from rundlet.errors import BadSpec, Fault
-from rundlet.life.store import PIECE, absolute
+from rundlet.kernel import ENOENT, ENOTDIR
+from rundlet.life.store import absolute, whole
 from rundlet.plan.bundle import ORDINARY, Bundle, is_bind
 
 TYPE_CHECKING = False
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from rundlet.plan.netdevices import Device
     from rundlet.spec.types import Config, Mount
 
-ENOENT, ENOTDIR = 2, 20
 LINKS = 40  # as many as the kernel follows: path_resolution(7)
 
 
@@ -34,10 +34,7 @@ def text(options: "Options") -> bytes:
         hint = f"; is {folder(options)} a bundle?" if e.errno in (ENOENT, ENOTDIR) and not options.config else ""
         raise Fault(f"cannot read {path}: {(e.strerror or '').lower()}{hint}") from None
     try:
-        parts = []
-        while part := posix.read(fd, PIECE):
-            parts.append(part)
-        return b"".join(parts)
+        return whole(fd)
     except OSError as e:
         raise Fault(f"cannot read {path}: {(e.strerror or '').lower()}") from None
     finally:

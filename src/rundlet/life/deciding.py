@@ -14,6 +14,7 @@ from rundlet.plan import apparmor
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
+    from collections.abc import Sequence
 
     from rundlet.executor.template import Template
     from rundlet.host import Facts
@@ -68,7 +69,7 @@ def load(options: "Options") -> "tuple[Config, bytes, Known | None]":
     return config, text, known
 
 
-def decide(config: "Config", facts: "Facts", beside: "list[str] | None" = None) -> "apparmor.Transition":
+def decide(config: "Config", facts: "Facts", beside: "Sequence[str]" = ()) -> "apparmor.Transition":
     """The label transition of a configuration on this host; raises Refused. `beside` is what the container's label has besides its profile,
     for an exec that is to have the same."""
     proc = config["process"]
@@ -76,7 +77,7 @@ def decide(config: "Config", facts: "Facts", beside: "list[str] | None" = None) 
         from rundlet.plan import selinux
 
         selinux.refuse(config, facts["lsm"])
-    return apparmor.decide(facts, {"profile": proc["apparmorProfile"], "nnp": proc["noNewPrivileges"], "beside": beside or []})
+    return apparmor.decide(facts, {"profile": proc["apparmorProfile"], "nnp": proc["noNewPrivileges"], "beside": beside})
 
 
 def lacking(facts: "Facts") -> bool:

@@ -18,7 +18,7 @@ from rundlet.plan.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from typing import Literal, NotRequired, TypedDict
 
     class Component(TypedDict):
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 
         profile: str | None
         nnp: bool
-        beside: NotRequired[list[str]]
+        beside: NotRequired[Sequence[str]]
 
 
 ATTRIBUTE = {"lsm": "thread-self/attr/apparmor/exec", "scoped": "thread-self/attr/apparmor/exec", "legacy": "thread-self/attr/exec"}

@@ -35,7 +35,6 @@ class Host:
         self.profiles: dict[str, dict[str, str] | None] = {}
         self._modes: dict[str, str] | None = None
         self._asked = False
-        self._mounts: list[inside.Mount] | None = None
         self._pids: dict[str, list[int]] | None = None
 
     @property
@@ -50,23 +49,21 @@ class Host:
                 pass
         return self._modes
 
-    @property
-    def mounts(self) -> list[inside.Mount]:
-        """The host's mounts."""
-        if self._mounts is None:
-            lines = store.read("/proc/self/mountinfo").decode("utf-8", "surrogateescape").splitlines()
-            self._mounts = [inside.parse(line.split(" ")) for line in lines]
-        return self._mounts
+    @cached_property
+    def mounts(self) -> dict[int, inside.Mount]:
+        """The host's mounts, by number."""
+        lines = store.read("/proc/self/mountinfo").decode("utf-8", "surrogateescape").splitlines()
+        return {mount.id: mount for mount in (inside.parse(line.split(" ")) for line in lines)}
 
     @property
     def peers(self) -> set[int]:
         """Their peer groups."""
-        return {mount.shared for mount in self.mounts} - {0}
+        return {mount.shared for mount in self.mounts.values()} - {0}
 
     def mounts_below(self, folder: str) -> list[str]:
         """Where mounts are below a folder, by paths as seen from there."""
         real = os.path.realpath(folder) if folder else ""
-        return [mount.point[len(real) :] for mount in self.mounts if real and mount.point.startswith(real + "/")]
+        return [mount.point[len(real) :] for mount in self.mounts.values() if real and mount.point.startswith(real + "/")]
 
     def pids(self, space: str) -> list[int]:
         """The processes of a PID namespace."""

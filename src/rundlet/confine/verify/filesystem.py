@@ -5,11 +5,12 @@ import os
 from struct import unpack_from
 from typing import NamedTuple
 
+from rundlet.kernel import AT_EMPTY_PATH, EOPNOTSUPP
+
 # linux/magic.h; of message queues, memory that the kernel itself does not see, and buffers of devices. A message queue is opened in a mount
 # of the IPC namespace's own, wherever that filesystem is mounted besides: mq_open(3)
 WITHOUT_PATHS = {0x19800202, 0x5345434D, 0x444D4142}
-EMPTY_PATH, DONT_SYNC = 0x1000, 0x4000  # linux/fcntl.h
-NO_HANDLES = 95  # EOPNOTSUPP
+DONT_SYNC = 0x4000  # linux/fcntl.h, AT_STATX_DONT_SYNC
 BASIC = 0x7FF  # linux/stat.h, STATX_BASIC_STATS
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -26,7 +27,7 @@ class About(NamedTuple):
 def about(folder: int, name: str = "") -> About:
     """Of what a descriptor stands for, or a name in it: a link of /proc is followed. Raises OSError."""
     found = (ctypes.c_char * 256)()  # struct statx
-    if libc.statx(folder, os.fsencode(name), DONT_SYNC | (0 if name else EMPTY_PATH), BASIC, found):
+    if libc.statx(folder, os.fsencode(name), DONT_SYNC | (0 if name else AT_EMPTY_PATH), BASIC, found):
         failed = ctypes.get_errno()
         raise OSError(failed, os.strerror(failed), name or None)
     mode, inode = unpack_from("=H2xQ", found, 28)
@@ -50,5 +51,5 @@ def _has_handle(fd: int) -> bool:
     """name_to_handle_at(2), of which any other answer than that there are none counts."""
     handle = (ctypes.c_uint * 34)(128)  # struct file_handle: the room, then 4 + 128 bytes
     number = ctypes.c_int()
-    failed = libc.name_to_handle_at(fd, b"", handle, ctypes.byref(number), EMPTY_PATH)
-    return not failed or ctypes.get_errno() != NO_HANDLES
+    failed = libc.name_to_handle_at(fd, b"", handle, ctypes.byref(number), AT_EMPTY_PATH)
+    return not failed or ctypes.get_errno() != EOPNOTSUPP

@@ -28,6 +28,7 @@ class Mount:
 
     id: int
     parent: int  # the mount that it is on
+    device: int  # of the filesystem
     point: str
     root: str  # the part of the filesystem that is shown
     options: frozenset[str]  # the mount's own
@@ -97,20 +98,22 @@ class View:
 
 
 def view(
-    folder: int, lines: "Mapping[int, Sequence[str]]", host: "Mapping[int, Sequence[str]]", paths: "Iterable[str]", listed: "Iterable[str]",
+    folder: int, lines: "Mapping[int, Sequence[str]]", host: "Mapping[int, Mount]", paths: "Iterable[str]", listed: "Iterable[str]",
 ) -> View:
     """Looks up the `paths` in the root of the process whose /proc directory is `folder`; of those in `listed` whether they are empty.
 
-    `lines` and `host` are the lines of mountinfo, split, of its mount namespace and of ours.
+    `lines` are the lines of mountinfo, split, of its mount namespace; `host` are the mounts of ours, by number.
     """
     found = View({number: parse(words) for number, words in lines.items()})
     root = os.open("root", LOOK | os.O_DIRECTORY, dir_fd=folder)
     try:
         about = filesystem.about(root)
         found.root, found.base = (about.device, about.inode), mount_of(root)
-        safe = {number for number, mount in found.mounts.items() if not mount.served}
-        if found.base not in found.mounts and about.device in _known([*lines.values(), *host.values()]):
-            safe.add(found.base)
+        safe = _safe(found.mounts)
+        if found.base not in found.mounts:
+            every = (*found.mounts.values(), *host.values())
+            if any(mount.device == about.device and not mount.served for mount in every):
+                safe.add(found.base)
         deep = {number for number in safe if number == found.base or found.mounts[number].type != "overlay"}
         want = {**dict.fromkeys(paths, False), **dict.fromkeys(listed, True)}
         for path, contents in want.items():
@@ -129,18 +132,17 @@ class _Served(Exception):
     """The way leads into a filesystem whose server could keep us waiting."""
 
 
-def _known(lines: "Iterable[Sequence[str]]") -> set[int]:
-    """The devices of filesystems of which lines of mountinfo say that nobody serves them."""
-    numbers = (tuple(map(int, words[2].split(":"))) for words in lines if not parse(words).served)
-    return {os.makedev(major, minor) for major, minor in numbers}
+def _safe(mounts: "Mapping[int, Mount]") -> set[int]:
+    """The numbers of those whose filesystem nobody serves."""
+    return {number for number, mount in mounts.items() if not mount.served}
 
 
-def identity(path: str, host: "Mapping[int, Sequence[str]]") -> tuple[int, int] | None:
+def identity(path: str, host: "Mapping[int, Mount]") -> tuple[int, int] | None:
     """Device and inode of a directory of the host; None where it is not there, or could keep us waiting. `host` as for view()."""
     root = os.open("/", LOOK | os.O_DIRECTORY)
     try:
         # our own root may be listed nowhere, after a chroot
-        safe = {mount_of(root), *(number for number, words in host.items() if not parse(words).served)}
+        safe = {mount_of(root), *_safe(host)}
         fd = _walk(root, path, safe, safe)[0]
     except (_Served, OSError):
         return None
@@ -244,7 +246,8 @@ def parse(words: "Sequence[str]") -> Mount:
     end = words.index("-", 6)
     tags = dict(word.partition(":")[::2] for word in words[6:end])
     return Mount(
-        int(words[0]), int(words[1]), _plain(words[4]), _plain(words[3]), frozenset(words[5].split(",")), int(tags.get("shared", "0")),
+        int(words[0]), int(words[1]), os.makedev(*map(int, words[2].split(":"))), _plain(words[4]), _plain(words[3]),
+        frozenset(words[5].split(",")), int(tags.get("shared", "0")),
         int(tags.get("master", "0")), "unbindable" in tags, words[end + 1], _plain(words[end + 2]), frozenset(words[end + 3].split(",")),
     )
 

@@ -360,9 +360,8 @@ class Look:
         mounts = [{**mount, "destination": bundle.inner(self.target.rootfs, mount["destination"])} for mount in self.config["mounts"]]
         config: Any = {**self.config, "mounts": mounts}
         paths = ["/", *(mount["destination"] for mount in config["mounts"]), *linux["readonlyPaths"]]
-        host = observe.own_mounts()
-        seen = inside.view(folder, self.mounts.of(space, folder), host, paths, linux["maskedPaths"])
-        rootfs = inside.identity(self.target.rootfs, host) if self.target.rootfs else None
+        seen = inside.view(folder, self.mounts.of(space, folder), self.host.mounts, paths, linux["maskedPaths"])
+        rootfs = inside.identity(self.target.rootfs, self.host.mounts) if self.target.rootfs else None
         whole.root(config, seen, rootfs, self.host.root, found)
         whole.mounts(config, seen, self.host.peers, found)
         if not any(one.may(expect.CAP_SYS_ADMIN) for one in self.expectations):

@@ -106,15 +106,6 @@ class Mounts:
         return self.known[space]
 
 
-def own_mounts() -> dict[int, list[str]]:
-    """Those of verify's own namespace."""
-    folder = os.open("/proc/self", FOLDER)
-    try:
-        return _mountinfo(folder, "")
-    finally:
-        os.close(folder)
-
-
 class Inside:
     """Which mounts are in a thread's mount namespace."""
 
